@@ -1,0 +1,195 @@
+"""Every refusal of sqkit: one root, one class per refusal, each with its exit code.
+
+::
+
+    SqkitError
+    ├── SettingsError             a variable has a value that cannot be used
+    ├── UsageError                a command was called in a way that cannot be meant
+    ├── SessionsError             the session table or a user's sessions file
+    ├── BarsError                 market data
+    │   ├── BarsNotFound          no file for a symbol
+    │   ├── BarsFormatRefused     a file that cannot be read as bars
+    │   ├── BarsUnusable          bars that were read but must not be used (NaN price, mixed symbols)
+    │   ├── WindowEmpty           no bar inside the asked window
+    │   └── WindowTooShort        fewer bars than features and labels need
+    ├── FeatureSetError
+    │   ├── FeatureSetUnknown     no set of that name is registered
+    │   ├── FeatureSetRefused     a user's set that does not keep the contract
+    │   └── FeatureSetMismatch    the model was trained with another definition
+    ├── ModelFileError
+    │   ├── ModelFileMissing
+    │   ├── PickleRefused         a pickle, under whatever name
+    │   ├── ModelFileInvalid      not ONNX, truncated, external weights
+    │   └── ModelMetadataInvalid  ONNX without sqkit's metadata, or with broken metadata
+    ├── TrainingError
+    │   ├── TrainingDataTooSmall
+    │   └── ExportMismatch        the exported file does not score like the trained model
+    ├── ChecklistInputError       metrics that are missing, unknown or not finite
+    ├── OutputError               a folder that cannot be written, a full disk
+    ├── IntegrityError            exit 4: what was seen, changed or mixed must not be judged
+    │   ├── WindowOverlap         the validation window overlaps what the model has seen
+    │   └── ArtifactChanged       a stored artifact is missing or differs from its digest
+    ├── ConflictError             exit 5: something else is there already
+    └── NotebookError             exit 6
+        ├── NotebookFailed        a cell failed, the kernel died or ran out of time
+        └── ReportIncomplete      every cell ran but a required value or figure is absent
+
+A message says what is wrong, where, and what to do next. The values that caused it stay
+available as ``error.values``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class SqkitError(Exception):
+    """Root of everything sqkit refuses.
+
+    Parameters
+    ----------
+    message
+        One line: what is wrong, where, and what to do.
+    **values
+        The offending values, kept in ``error.values``.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, **values: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.values = values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.values))
+
+
+def _rebuild(kind: type[SqkitError], message: str, values: dict[str, Any]) -> SqkitError:
+    return kind(message, **values)
+
+
+class SettingsError(SqkitError):
+    """A setting has a value that cannot be used."""
+
+
+class UsageError(SqkitError):
+    """A command was called in a way that cannot be meant."""
+
+
+class SessionsError(SqkitError):
+    """The session table, or a user's sessions file, cannot be used."""
+
+
+class BarsError(SqkitError):
+    """Market data that cannot be used."""
+
+
+class BarsNotFound(BarsError):
+    """No bars are stored for a symbol."""
+
+
+class BarsFormatRefused(BarsError):
+    """A file that cannot be read as bars."""
+
+
+class BarsUnusable(BarsError):
+    """Bars that were read but must not be used."""
+
+
+class WindowEmpty(BarsError):
+    """No bar lies inside the asked window."""
+
+
+class WindowTooShort(BarsError):
+    """Fewer bars than features and labels need."""
+
+
+class FeatureSetError(SqkitError):
+    """A feature set cannot be used."""
+
+
+class FeatureSetUnknown(FeatureSetError):
+    """No feature set of that name is registered."""
+
+
+class FeatureSetRefused(FeatureSetError):
+    """A feature set does not keep the contract."""
+
+
+class FeatureSetMismatch(FeatureSetError):
+    """The model was trained with another definition of its feature set."""
+
+
+class ModelFileError(SqkitError):
+    """A model file cannot be used."""
+
+
+class ModelFileMissing(ModelFileError):
+    """There is no model file at that path."""
+
+
+class PickleRefused(ModelFileError):
+    """The file is a pickle; sqkit never unpickles."""
+
+
+class ModelFileInvalid(ModelFileError):
+    """The file is not a usable ONNX model."""
+
+
+class ModelMetadataInvalid(ModelFileError):
+    """The ONNX file carries no metadata of sqkit's, or broken metadata."""
+
+
+class TrainingError(SqkitError):
+    """A model cannot be trained."""
+
+
+class TrainingDataTooSmall(TrainingError):
+    """Too few decisive rows, or only one class."""
+
+
+class ExportMismatch(TrainingError):
+    """The exported file does not score like the trained model."""
+
+
+class ChecklistInputError(SqkitError):
+    """Metrics that are missing, unknown or not finite."""
+
+
+class OutputError(SqkitError):
+    """A file or folder cannot be written."""
+
+
+class IntegrityError(SqkitError):
+    """What was seen, changed or mixed must not be judged."""
+
+    exit_code = 4
+
+
+class WindowOverlap(IntegrityError):
+    """The validation window overlaps what the model has already seen."""
+
+
+class ArtifactChanged(IntegrityError):
+    """A stored artifact is missing or differs from its recorded digest."""
+
+
+class ConflictError(SqkitError):
+    """Something else is there already, or changed meanwhile."""
+
+    exit_code = 5
+
+
+class NotebookError(SqkitError):
+    """A notebook run did not produce a whole report."""
+
+    exit_code = 6
+
+
+class NotebookFailed(NotebookError):
+    """A cell failed, the kernel died, or a cell ran out of time."""
+
+
+class ReportIncomplete(NotebookError):
+    """Every cell ran, but a required value or figure is absent."""

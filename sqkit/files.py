@@ -1,0 +1,246 @@
+"""Writing and naming files: atomic writes, canonical JSON, SHA-256, paths that stay inside.
+
+Every file of sqkit is written here: to a temporary name beside the target, flushed to
+disk, then renamed. A reader sees the old file or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sqkit.errors import ArtifactChanged, OutputError, UsageError
+
+_SYMBOL = re.compile(r"^[A-Za-z0-9^][A-Za-z0-9&._=^+-]*$")
+
+
+def canonical_json(value: Any, *, indent: int | None = 2) -> str:
+    """Sorted keys, no NaN, one trailing newline: the same value gives the same bytes.
+
+    Raises
+    ------
+    ValueError
+        A number is not finite; JSON has no word for it.
+    """
+    separators = (",", ": ") if indent is not None else (",", ":")
+    text = json.dumps(
+        value, sort_keys=True, allow_nan=False, indent=indent, separators=separators, ensure_ascii=False
+    )
+    return text + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file strictly: ``NaN`` and ``Infinity`` are refused.
+
+    Raises
+    ------
+    ArtifactChanged
+        The file is missing or is not strict JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise ArtifactChanged(
+            f"{path}: cannot be read ({problem.strerror}); run the step that writes it again", path=str(path)
+        ) from None
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as problem:
+        raise ArtifactChanged(
+            f"{path}: not strict JSON ({problem}); write it again", path=str(path)
+        ) from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return sha256_bytes(canonical_json(value, indent=None).encode())
+
+
+def sha256_columns(**columns: np.ndarray) -> str:
+    """SHA-256 over named columns, independent of any file format.
+
+    Integers count as int64 and floats as float64, little endian, in the order of the
+    sorted names; a NaN has one bit pattern.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        column = np.asarray(columns[name])
+        if column.dtype.kind == "f":
+            canonical = np.where(np.isnan(column), np.nan, column.astype("<f8"))
+        elif column.dtype.kind in "iub":
+            canonical = column.astype("<i8")
+        else:
+            raise TypeError(f"column {name}: {column.dtype} has no canonical form")
+        digest.update(f"{name}:{canonical.dtype.str}:{canonical.size};".encode())
+        digest.update(np.ascontiguousarray(canonical).tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system says while writing into one clear line."""
+    try:
+        yield
+    except OSError as problem:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space and run again",
+            errno.EDQUOT: "the disk quota is used up; free some space and run again",
+            errno.EFBIG: "the file size limit was reached; raise it (ulimit -f) and run again",
+            errno.EACCES: "no permission to write here; choose another folder or change its rights",
+            errno.EPERM: "no permission to write here; choose another folder or change its rights",
+            errno.EROFS: "the file system is read-only; choose another folder",
+            errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
+        }
+        if problem.errno not in reasons:
+            raise
+        where = problem.filename or path
+        raise OutputError(
+            f"{where}: {reasons[problem.errno]}", path=str(where), errno=problem.errno
+        ) from None
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents; one clear line when that is not possible."""
+    with output_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def fsync_folder(path: Path) -> None:
+    """Flush a folder's entries, so that a rename inside it survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically and durably.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written or the disk is full; the old file, if any, is untouched.
+    """
+    make_folder(path.parent)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        with output_errors(path):
+            with open(temporary, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` for canonical JSON."""
+    write_text(path, canonical_json(value))
+
+
+@contextlib.contextmanager
+def staging_folder(beside: Path) -> Iterator[Path]:
+    """A scratch folder on the same file system as `beside`, removed at the end whatever happens."""
+    make_folder(beside.parent)
+    with output_errors(beside):
+        folder = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", suffix=".staging", dir=beside.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Rename a finished file or folder to its final name; an existing target is replaced.
+
+    A folder cannot be replaced in one step by POSIX, so an existing folder is first moved
+    aside, and moved back should the second rename fail.
+    """
+    make_folder(target.parent)
+    aside = target.parent / f".{target.name}.{os.getpid()}.old"
+    with output_errors(target):
+        for path in [source, *sorted(source.rglob("*"))] if source.is_dir() else [source]:
+            if path.is_file():
+                with open(path, "rb") as stream:
+                    os.fsync(stream.fileno())
+        if source.is_dir() and target.exists():
+            os.replace(target, aside)
+        try:
+            os.replace(source, target)
+        except OSError:
+            if aside.exists():
+                os.replace(aside, target)
+            raise
+        fsync_folder(target.parent)
+    if aside.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def symbol_file_name(symbol: str, suffix: str = ".parquet") -> str:
+    """The file name of a symbol; a symbol that could leave its folder is refused.
+
+    Raises
+    ------
+    UsageError
+        The symbol has characters that do not belong into a file name.
+    """
+    if not _SYMBOL.match(symbol) or ".." in symbol:
+        raise UsageError(
+            f"symbol {symbol!r}: letters, digits and & . _ = ^ + - only, starting with a letter or digit",
+            symbol=symbol,
+        )
+    return symbol + suffix
+
+
+def inside(root: Path, path: Path) -> Path:
+    """Resolve `path` below `root`; a path that leaves it, also by a symlink, is refused.
+
+    Raises
+    ------
+    UsageError
+        The path leads outside.
+    """
+    base, full = root.resolve(), (root / path).resolve()
+    if full != base and base not in full.parents:
+        raise UsageError(
+            f"{path}: leads outside {root}; give a path inside it", path=str(path), root=str(root)
+        )
+    return full

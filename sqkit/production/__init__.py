@@ -1,0 +1,1 @@
+"""The production room: promotion, live scoring, monitoring. No pandas, scikit-learn or Jupyter."""

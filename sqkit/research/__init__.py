@@ -1,0 +1,1 @@
+"""The research room: data, training, backtest, reports. Needs ``pip install sqkit[research]``."""
