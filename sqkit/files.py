@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sqkit.errors import ArtifactChanged, OutputError, UsageError
+from sqkit.errors import ArtifactChanged, ConflictError, OutputError, UsageError
 
 _SYMBOL = re.compile(r"^[A-Za-z0-9^][A-Za-z0-9&._=^+-]*$")
 
@@ -174,6 +175,31 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` for canonical JSON."""
     write_text(path, canonical_json(value))
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, purpose: str) -> Iterator[None]:
+    """Hold a folder for one process; the operating system frees it when that process dies.
+
+    Raises
+    ------
+    ConflictError
+        Another process holds it.
+    """
+    lock = make_folder(folder) / ".lock"
+    with output_errors(lock):
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ConflictError(
+            f"{folder}: another process is busy here ({purpose}); wait for it and run again", path=str(folder)
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

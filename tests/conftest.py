@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,13 @@ def shared_data() -> Path:
     if not (place / "README.md").is_file():
         pytest.skip(f"no real bars at {place}; set SQKIT_SHARED_DATA")
     return place
+
+
+@pytest.fixture(scope="session")
+def without_root_rights() -> list[str]:
+    """A command prefix under which file permissions count, also when the tests run as root."""
+    if os.getuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("runs as root and setpriv (util-linux) is not installed")
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]

@@ -1,0 +1,386 @@
+"""A promotion checklist for a reader: Markdown from the checklist's plain dict, and its numbers as text.
+
+Called by `sqkit.checklist`, which also words its reasons with `compare` and `shortfall`, so
+that a figure reads the same in the verdict, the JSON's reason and the Markdown.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+TOLERANCE: Final = 1e-12
+"""Rounding error that still counts as having reached a threshold."""
+
+_MOST_PLACES: Final = 15
+_ROLE_TITLES: Final = {"ml_lead": "ML Lead", "quant_lead": "Quant Team Lead", "risk_manager": "Risk Manager"}
+_SIGNATURE: Final = "_______________ Date: ___________"
+_METRIC_LINES: Final = (
+    ("Precision (LONG)", "precision_long"),
+    ("Hit Ratio", "hit_ratio"),
+    ("Overall Accuracy", "accuracy"),
+    ("Sharpe Ratio", "sharpe_ratio"),
+    ("Total Return", "total_return"),
+    ("Max Drawdown", "max_drawdown"),
+    ("Win Rate", "win_rate"),
+)
+_COUNTS: Final = (
+    ("session_days", "session days"),
+    ("day_clusters", "session days with a directional call"),
+    ("candidate_calls", "directional calls of the candidate"),
+    ("baseline_calls", "directional calls of the baseline"),
+)
+_DIGESTS: Final = ("model", "baseline", "incumbent", "data", "predictions")
+BOXES: Final = (
+    "Validation criteria met for all symbols",
+    "Out-of-sample period representative (recent 3 months)",
+    "Model metadata verified (teacher hash, training window)",
+    "Baseline model archived with timestamp",
+    "Config updated with new model path/version",
+    "Telemetry monitoring alerts configured",
+    "Rollback procedure documented and tested",
+)
+"""The pre-deployment boxes, as the user worded them."""
+
+
+def render_markdown(checklist: Mapping[str, Any]) -> str:
+    """The checklist as Markdown; ends with one newline.
+
+    Parameters
+    ----------
+    checklist
+        As returned by `sqkit.checklist.generate_promotion_checklist`, or read back from its JSON.
+    """
+    sections = (
+        _header(checklist),
+        _performance(checklist),
+        _criteria_section(checklist),
+        _verdict_section(checklist),
+        _evidence_section(checklist["evidence"]),
+        _integrity_section(checklist["integrity"]),
+        ["## Pre-Deployment Checklist", "", *(f"- [ ] {box}" for box in BOXES)],
+        _sign_offs(checklist["policy"]["required_approvals"]),
+        _promotion_commands(checklist),
+        _rollback(checklist),
+        _digests(checklist["digests"]),
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+
+
+def compare(reached: float, threshold: float, *, absolute: bool) -> str:
+    """``1.2% < 2.0%`` or ``2.7% ≥ 2.0%``, with as many decimals as tell the two apart.
+
+    Parameters
+    ----------
+    reached, threshold
+        Fractions (0.012 prints 1.2%), or plain numbers when `absolute`.
+    absolute
+        Plain numbers of two decimals: ``+0.14 ≥ 0.10 absolute``.
+    """
+    places, passed = _places(reached, threshold, absolute), _passes(reached, threshold)
+    left = _number(reached, places, absolute, signed=absolute)
+    right = _number(threshold, places, absolute)
+    return f"{left} {'≥' if passed else '<'} {right}{' absolute' if absolute else ''}"
+
+
+def shortfall(reached: float, threshold: float, *, absolute: bool) -> str:
+    """By how much a threshold was missed, from the two numbers as `compare` prints them."""
+    places = _places(reached, threshold, absolute)
+    left, right = (_number(value, places, absolute).rstrip("%") for value in (reached, threshold))
+    return f"{Decimal(right) - Decimal(left):f}{'' if absolute else ' points'}"
+
+
+def _header(checklist: Mapping[str, Any]) -> list[str]:
+    period, evidence = checklist["validation_period"], checklist["evidence"]
+    zone = checklist["runtime"].get("zone")
+    return [
+        "# Student Model Promotion Checklist",
+        "",
+        f"**Recommendation**: {checklist['recommendation']} — {_inline(checklist['reason'])}",
+        "",
+        *([_inline(evidence["summary"]), ""] if evidence.get("summary") else []),
+        f"**Model**: {_code(checklist['candidate_model'])}",
+        f"**Generated**: {checklist['timestamp'].replace('T', ' ').removesuffix('Z')}",
+        f"**Validation Period**: {_inline(period['start'])} to {_inline(period['end'])}",
+        f"**Baseline**: {_baseline(checklist)}",
+        "",
+        f"- Incumbent (in production when this was validated): {_incumbent(checklist)}",
+        f"- Symbols: {_inline(', '.join(period['symbols'])) if period['symbols'] else 'n/a'}",
+        f"- Dates are the market's session dates{f' ({zone})' if zone else ''}, both ends included; "
+        "the time above is UTC.",
+    ]
+
+
+def _baseline(checklist: Mapping[str, Any]) -> str:
+    runtime = checklist["runtime"]
+    strategy = runtime.get("strategy") or runtime.get("strategy_parameters", {}).get("strategy")
+    if checklist["baseline_model"] is None and strategy:
+        return f"baseline rule ({_inline(strategy)})"
+    return _code(checklist["baseline_model"])
+
+
+def _incumbent(checklist: Mapping[str, Any]) -> str:
+    digests, model = checklist["digests"], checklist["evidence"].get("incumbent_model")
+    if not digests.get("model"):
+        return "n/a"
+    if not digests.get("incumbent"):
+        return "none"
+    same = digests["incumbent"] == digests.get("baseline")
+    return f"{_code(model or digests['incumbent'])}, {'the baseline itself' if same else 'not the baseline'}"
+
+
+def _performance(checklist: Mapping[str, Any]) -> list[str]:
+    lines = ["## Performance Summary"]
+    for title, side in (("Candidate", "candidate_metrics"), ("Baseline", "baseline_metrics")):
+        lines += ["", f"### {title} Model Performance"]
+        for words, name in _METRIC_LINES:
+            absolute = name == "sharpe_ratio"
+            lines.append(f"- **{words}**: {_optional(checklist[side][name], absolute)}")
+    deltas = checklist["deltas"]
+    lines += ["", "### Delta (Candidate - Baseline)"]
+    for title, shown, reached, threshold, absolute, passed in _criteria(checklist):
+        places = _places(reached, threshold, absolute)
+        asked = _number(threshold, places, absolute, signed=True) + (" absolute" if absolute else "")
+        value = "n/a" if shown is None else _number(shown, places, absolute, signed=True)
+        lines.append(f"- **{title}**: {value} {_mark(passed)} (threshold: {asked})")
+    for words, name in (
+        ("Return Uplift", "return_uplift"),
+        ("Drawdown Improvement", "drawdown_improvement"),
+        ("Win Rate Uplift", "win_rate_uplift"),
+    ):
+        lines.append(f"- **{words}**: {_optional(deltas[name], absolute=False, signed=True)}")
+    context = checklist["evidence"].get("context")
+    if context:
+        lines += ["", "### Beside These Figures", "", *_table(context, ("figure", "candidate", "baseline"))]
+    return lines
+
+
+def _criteria_section(checklist: Mapping[str, Any]) -> list[str]:
+    lines = ["## Validation Criteria", ""]
+    for title, _, reached, threshold, absolute, passed in _criteria(checklist):
+        if reached is None:
+            asked = _number(threshold, _places(None, threshold, absolute), absolute)
+            text = f"n/a, threshold {asked}"
+        else:
+            text = compare(reached, threshold, absolute=absolute)
+        lines.append(f"{_mark(passed)} **{title}**: {text} ({'PASS' if passed else 'FAIL'})")
+    all_pass = checklist["validation_results"]["all_criteria_pass"]
+    required = str(checklist["policy"]["require_all_criteria"]).lower()
+    lines.append(
+        f"{_mark(all_pass)} **All Criteria**: {'PASS' if all_pass else 'FAIL'} (require_all_criteria={required})"
+    )
+    return lines
+
+
+def _criteria(
+    checklist: Mapping[str, Any],
+) -> list[tuple[str, float | None, float | None, float, bool, bool]]:
+    """Title, uplift as shown, value compared, threshold, absolute, passed; a null Sharpe uplift is absolute."""
+    deltas, policy, results = (
+        checklist["evidence"]["deltas"],
+        checklist["policy"],
+        checklist["validation_results"],
+    )
+    relative, difference = deltas["sharpe_uplift"], deltas["sharpe_difference"]
+    absolute = relative is None and difference is not None
+    rows: list[tuple[str, float | None, float | None, float, bool, bool]] = [
+        (
+            f"{words} Uplift",
+            deltas[f"{name}_uplift"],
+            deltas[f"{name}_uplift"],
+            policy[f"min_{name}_uplift"],
+            False,
+            results[f"{name}_pass"],
+        )
+        for words, name in (("Precision", "precision"), ("Hit Ratio", "hit_ratio"))
+    ]
+    threshold = policy["min_sharpe_uplift_absolute" if absolute else "min_sharpe_uplift"]
+    reached = difference if absolute else relative
+    rows.append(("Sharpe Uplift", relative, reached, threshold, absolute, results["sharpe_pass"]))
+    return rows
+
+
+def _verdict_section(checklist: Mapping[str, Any]) -> list[str]:
+    said = [f"- {_inline(line)}" for line in checklist["verdict_reasons"]]
+    return ["## Verdict Reasons", "", *(said or ["Nothing beside the recommendation above."])]
+
+
+def _evidence_section(evidence: Mapping[str, Any]) -> list[str]:
+    lines = ["## Evidence", "", f"Grade: **{_inline(evidence['grade'])}**", ""]
+    adequacy = evidence.get("adequacy")
+    if adequacy is None:
+        lines.append("Adequacy: waived, there are no predictions.")
+    else:
+        rows = [{"counted on the window": words, "count": adequacy[name]} for name, words in _COUNTS]
+        lines += _table(rows, ("counted on the window", "count"))
+    if evidence["records"]:
+        rows = [_record_row(record) for record in evidence["records"]]
+        lines += ["", *_table(rows, list(rows[0]))]
+    return lines
+
+
+def _record_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    interval = record.get("ci")
+    return {
+        "check": record["name"],
+        "kind": record.get("kind"),
+        "status": record.get("status"),
+        "estimate": record.get("estimate"),
+        "interval": " .. ".join(_inline(bound) for bound in interval) if interval else None,
+        "p": record.get("p_value"),
+        "method": record.get("method"),
+    }
+
+
+def _integrity_section(integrity: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not integrity:
+        return ["## Integrity", "", "No item was checked."]
+    rows = [
+        {**item, "item": item["name"], "kind": "advisory" if item["blocking"] is False else "blocking"}
+        for item in integrity
+    ]
+    return ["## Integrity", "", *_table(rows, ("item", "status", "kind", "note"))]
+
+
+def _sign_offs(roles: Iterable[str]) -> list[str]:
+    titles = [_ROLE_TITLES.get(role, role.replace("_", " ").title()) for role in roles]
+    boxes = [f"- [ ] **{_inline(title)}**: {_SIGNATURE}" for title in titles]
+    return ["## Approval Sign-offs", "", *(boxes or ["No approval is required by the policy."])]
+
+
+def _promotion_commands(checklist: Mapping[str, Any]) -> list[str]:
+    lines = ["## Promotion Commands", ""]
+    if not checklist["digests"].get("model") or checklist["candidate_model"] is None:
+        return [
+            *lines,
+            "This checklist names no model digest and can never be promoted: "
+            "validate the model itself with `sqkit validate`.",
+        ]
+    if checklist["recommendation"] != "PROMOTE":
+        lines += [
+            f"The promoter refuses this checklist: its recommendation is {checklist['recommendation']}.",
+            "",
+        ]
+    model = shlex.quote(checklist["candidate_model"])
+    approvals = [
+        f"sqkit approve --model {model} --role {shlex.quote(role)}"
+        for role in checklist["policy"]["required_approvals"]
+    ]
+    return [
+        *lines,
+        "Commands of the production side; `sqkit --help` lists those this version has.",
+        "",
+        "```bash",
+        "# 1. Approve, one person for each role",
+        *approvals,
+        "",
+        "# 2. See every step; nothing is written",
+        f"sqkit promote --model {model} --dry-run",
+        "",
+        "# 3. Archive the current production model, put the candidate in its place, enable scoring",
+        f"sqkit promote --model {model} --enable",
+        "",
+        "# 4. See what is live",
+        "sqkit status",
+        "```",
+    ]
+
+
+def _rollback(checklist: Mapping[str, Any]) -> list[str]:
+    runtime = checklist["runtime"]
+    ratio, days = runtime.get("accuracy_floor_ratio", 0.9), runtime.get("accuracy_floor_days", 3)
+    return [
+        "## Rollback Procedure",
+        "",
+        f"If live performance degrades (accuracy < {100 * ratio:g}% of validation for {days} days):",
+        "",
+        "```bash",
+        "# 1. Disable student scoring",
+        "sqkit halt --reason 'live accuracy below validation'",
+        "",
+        "# 2. Restore the model that was replaced (YYYYMMDD: the day it left production)",
+        "sqkit rollback --to YYYYMMDD --reason 'live accuracy below validation'",
+        "",
+        "# 3. Re-enable with the restored model",
+        "sqkit resume",
+        "",
+        "# 4. Investigate root cause",
+        "sqkit history",
+        "```",
+    ]
+
+
+def _digests(digests: Mapping[str, Any]) -> list[str]:
+    """The named ones first, then any other by name: the same page from memory and from the file."""
+    rows: list[dict[str, Any]] = []
+    for name in [*_DIGESTS, *sorted(set(digests) - set(_DIGESTS))]:
+        value = digests.get(name)
+        if isinstance(value, Mapping):
+            rows += [{"of": f"{name}: {part}", "SHA-256": value[part]} for part in sorted(value)]
+        else:
+            rows.append({"of": name, "SHA-256": value})
+    return ["## Digests", "", *_table(rows, ("of", "SHA-256"))]
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Rows as a Markdown table; null prints n/a."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(_inline(row.get(name)) for name in columns) + " |" for row in rows]
+
+
+def _mark(passed: bool) -> str:
+    return "✅" if passed else "❌"
+
+
+def _optional(value: float | None, absolute: bool, signed: bool = False) -> str:
+    return "n/a" if value is None else _number(value, 2 if absolute else 1, absolute, signed=signed)
+
+
+def _passes(reached: float, threshold: float) -> bool:
+    return reached >= threshold - TOLERANCE
+
+
+def _places(reached: float | None, threshold: float, absolute: bool) -> int:
+    """Decimals that show the threshold exactly and, where it is missed, differ on the two sides."""
+    exact = Decimal(repr(float(threshold))).scaleb(0 if absolute else 2).normalize()
+    exponent = exact.as_tuple().exponent
+    places = max(2 if absolute else 1, -exponent if isinstance(exponent, int) else 0)
+    places = min(places, _MOST_PLACES)
+    if reached is None or _passes(reached, threshold):
+        return places
+    while places < _MOST_PLACES and _number(reached, places, absolute) == _number(
+        threshold, places, absolute
+    ):
+        places += 1
+    return places
+
+
+def _number(value: float, places: int, absolute: bool, signed: bool = False) -> str:
+    """Fixed decimals; a fraction as percent unless `absolute`. Rounds the binary value once."""
+    shift = 0 if absolute else 2
+    exact = Decimal(repr(round(float(value), places + shift) + 0.0)).scaleb(shift)
+    return f"{exact:{'+' if signed else ''}.{places}f}{'' if absolute else '%'}"
+
+
+def _code(text: str | None) -> str:
+    """A path as inline code; a backtick inside cannot end it."""
+    if text is None:
+        return "n/a"
+    plain = " ".join(text.split())
+    longest = max((len(run) for run in re.findall("`+", plain)), default=0)
+    fence, pad = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{pad}{plain}{pad}{fence}"
+
+
+def _inline(value: Any) -> str:
+    """Any value on one line, harmless inside a table or a paragraph."""
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = " ".join(str(value).split())
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("|", "\\|")

@@ -1,0 +1,501 @@
+"""The `sqkit` command. Every command imports its room only when it runs.
+
+Standard output carries results, standard error progress and refusals. A refusal is one line
+that says what to do next, and its exit code:
+
+0 done or PROMOTE; 1 REJECT or verification failed; 2 usage or bad input;
+3 INSUFFICIENT_EVIDENCE; 4 integrity; 5 conflict or stale; 6 a notebook failed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+import sqkit
+from sqkit.errors import SqkitError, UsageError
+from sqkit.files import canonical_json
+
+Strategy = Literal["intraday", "swing"]
+Interval = Literal["1d", "1m", "5m"]
+Market = Literal["nse", "us", "nse_index", "us_index"]
+ModelType = Literal["logistic", "mlp", "gradient_boosting", "random_forest"]
+Words = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+Switch = Annotated[bool, Parameter(negative=())]
+
+app = App(
+    name="sqkit",
+    help="May this model trade? Train, validate, report and decide.",
+    version=sqkit.__version__,
+    help_format="plaintext",
+    result_action="return_value",
+)
+data = App(name="data", help="Check, import and fetch bars.", result_action="return_value")
+app.command(data)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every way out is an exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    words = [word for word in given if word != "--debug"]
+    try:
+        code = app(words, exit_on_error=False, print_error=False)
+    except CycloptsError as problem:
+        _stop(f"{' '.join(str(problem).split())}; see sqkit {' '.join(_command(words))} --help", 2)
+    except SqkitError as problem:
+        if debug:
+            raise
+        _stop(str(problem), problem.exit_code)
+    except KeyboardInterrupt:
+        _stop("interrupted; nothing was published", 130)
+    except ModuleNotFoundError as problem:
+        if debug or (problem.name or "").startswith("sqkit"):
+            raise
+        _stop(f"{problem.name} is not installed; install it with: pip install 'sqkit[research]'", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _command(words: list[str]) -> list[str]:
+    command = [word for word in words[:2] if not word.startswith("-")]
+    return command if command[:1] == ["data"] else command[:1]
+
+
+def _stop(line: str, code: int) -> None:
+    print(f"sqkit: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _show(value: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    print(canonical_json(value), end="") if as_json else print("\n".join(lines))
+
+
+@app.command(name="train-teacher")
+def train_teacher(
+    *,
+    output_dir: str = "",
+    strategy: Strategy = "swing",
+    market: Market | None = None,
+    interval: Interval | None = None,
+    symbols: Words = None,
+    start: str = "",
+    end: str = "",
+    bars: str = "",
+    version_tag: str = "",
+    seed: int = 0,
+    horizon_bars: int | None = None,
+    teacher_type: Literal["hist_gradient_boosting", "lightgbm"] = "hist_gradient_boosting",
+    json: Json = False,
+) -> int:
+    """Train a teacher and its out-of-fold soft labels.
+
+    Parameters
+    ----------
+    output_dir
+        Where the teacher goes; by default data/models/<version>/teacher.
+    strategy
+        intraday or swing.
+    market
+        Calendar, zone, currency and costs: nse, us, nse_index, us_index; by default SENSEQUANT_MARKET.
+    interval
+        Bar length; by default 1d for swing and 1m for intraday.
+    symbols
+        Symbols to train on, separated by spaces; by default all that are stored.
+    start, end
+        Session dates of the training window, both included.
+    bars
+        Folder or URL of the bars; by default data/bars/<interval>.
+    version_tag
+        YYYYMMDD_HHMMSS; by default the parent folder's name, SOURCE_DATE_EPOCH, or now (UTC).
+    seed
+        Seed of everything random.
+    horizon_bars
+        Bars a label looks ahead; by default 5 for swing and 15 for intraday.
+    teacher_type
+        hist_gradient_boosting or lightgbm.
+    json
+        Print the summary as JSON.
+    """
+    from sqkit.research import jobs
+
+    summary = jobs.train_teacher_job(
+        output_dir=output_dir,
+        strategy=strategy,
+        market=market,
+        interval=interval,
+        symbols=symbols,
+        start=start,
+        end=end,
+        bars=bars,
+        version_tag=version_tag,
+        seed=seed,
+        horizon_bars=horizon_bars,
+        kind=teacher_type,
+    )
+    _show(summary, json, [f"teacher {summary['version']}: {summary['output_dir']}"])
+    return 0
+
+
+@app.command(name="train-student")
+def train_student(
+    *,
+    teacher_dir: str,
+    output_dir: str = "",
+    model_type: ModelType = "gradient_boosting",
+    bars: str = "",
+    version_tag: str = "",
+    seed: int | None = None,
+    strategy: Strategy | None = None,
+    validate: Switch = False,
+    validation_symbols: Words = None,
+    validation_start: str = "",
+    validation_end: str = "",
+    baseline_model: str = "",
+    generate_checklist: Switch = False,
+    precision_uplift_threshold: float | None = None,
+    hit_ratio_uplift_threshold: float | None = None,
+    sharpe_uplift_threshold: float | None = None,
+    json: Json = False,
+) -> int:
+    """Distil a student from a teacher; with --validate also judge it out of sample.
+
+    Bars, symbols and windows of training come from the teacher.
+
+    Parameters
+    ----------
+    teacher_dir
+        Folder of the teacher.
+    output_dir
+        Where the student goes; by default the folder student beside the teacher.
+    model_type
+        logistic, mlp, gradient_boosting or random_forest.
+    bars
+        Folder or URL of the bars; by default where the teacher found them.
+    version_tag
+        YYYYMMDD_HHMMSS; by default the version folder's name.
+    seed
+        Seed; by default the teacher's.
+    strategy
+        Checked against the teacher's.
+    validate
+        Validate and write every artifact and report.
+    validation_symbols
+        Symbols to validate on; by default those of training.
+    validation_start, validation_end
+        Session dates, both included; by default everything after the training window.
+    baseline_model
+        Student to compare with; by default the production model, else the baseline rule.
+    generate_checklist
+        Alone: rebuild the checklist from the stored artifacts, without training.
+    precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
+        Promotion thresholds in place of the settings.
+    json
+        Print the outcome as JSON.
+    """
+    from sqkit.research import jobs
+
+    thresholds = jobs.Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
+    student_dir = output_dir or str(Path(teacher_dir).parent / "student")
+    if generate_checklist and not validate and jobs.is_validated(student_dir):
+        return _report_verdict(jobs.rebuild_checklist_job(student_dir, thresholds), json)
+    if generate_checklist and not validate:
+        raise UsageError(
+            f"{student_dir}: there is no validation to make a checklist of; add --validate", folder=student_dir
+        )
+    trained = jobs.train_student_job(
+        teacher_dir=teacher_dir,
+        output_dir=student_dir,
+        model_type=model_type,
+        bars=bars,
+        version_tag=version_tag,
+        seed=seed,
+        strategy=strategy,
+        validation=jobs.ValidationRequest(
+            model="",
+            bars=bars,
+            symbols=validation_symbols,
+            start=validation_start,
+            end=validation_end,
+            baseline_model=baseline_model,
+            thresholds=thresholds,
+        )
+        if validate
+        else None,
+    )
+    if trained.verdict is not None:
+        return _report_verdict(trained.verdict, json)
+    _show(trained.summary(), json, [f"student {trained.version}: {trained.model}", f"report: {trained.report}"])
+    return 0
+
+
+@app.command
+def validate(
+    *,
+    model: str,
+    bars: str = "",
+    symbols: Words = None,
+    start: str = "",
+    end: str = "",
+    baseline_model: str = "",
+    precision_uplift_threshold: float | None = None,
+    hit_ratio_uplift_threshold: float | None = None,
+    sharpe_uplift_threshold: float | None = None,
+    json: Json = False,
+) -> int:
+    """Validate a student out of sample: backtest, checklist, report.
+
+    Parameters
+    ----------
+    model
+        The student's ONNX file.
+    bars
+        Folder or URL of the bars; by default where its teacher was trained.
+    symbols
+        Symbols, separated by spaces; by default those of training.
+    start, end
+        Session dates, both included; by default everything after the training window.
+    baseline_model
+        Student to compare with; by default the production model, else the baseline rule.
+    precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
+        Promotion thresholds in place of the settings.
+    json
+        Print the outcome as JSON.
+    """
+    from sqkit.research import jobs
+
+    thresholds = jobs.Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
+    request = jobs.ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds)
+    return _report_verdict(jobs.validate_job(request), json)
+
+
+@app.command
+def checklist(
+    *,
+    model: str = "",
+    candidate_metrics: str = "",
+    baseline_metrics: str = "",
+    output_dir: str = "",
+    candidate_model: str | None = None,
+    baseline_model: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    symbols: Words = None,
+    precision_uplift_threshold: float | None = None,
+    hit_ratio_uplift_threshold: float | None = None,
+    sharpe_uplift_threshold: float | None = None,
+    json: Json = False,
+) -> int:
+    """Write a promotion checklist: of a validated student, or for metrics from elsewhere.
+
+    Parameters
+    ----------
+    model
+        A validated student's ONNX file: rebuild its checklist from the stored artifacts.
+    candidate_metrics, baseline_metrics
+        JSON files with the seven metrics, for numbers from elsewhere; such a checklist names no
+        model digest and can never be promoted.
+    output_dir
+        Where promotion_checklist.json and .md go, for metrics from elsewhere.
+    candidate_model, baseline_model, start, end, symbols
+        What the checklist says about them; absent values are null.
+    precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
+        Promotion thresholds in place of the settings.
+    json
+        Print the outcome as JSON.
+    """
+    thresholds = (precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
+    if model and not (candidate_metrics or baseline_metrics):
+        from sqkit.research import jobs
+
+        return _report_verdict(jobs.rebuild_checklist_job(str(Path(model).parent), jobs.Thresholds(*thresholds)), json)
+    if model or not (candidate_metrics and baseline_metrics and output_dir):
+        raise UsageError(
+            "give either --model, or --candidate-metrics, --baseline-metrics and --output-dir together"
+        )
+    from sqkit.research import jobs
+
+    verdict = jobs.outside_checklist_job(
+        candidate_metrics=Path(candidate_metrics),
+        baseline_metrics=Path(baseline_metrics),
+        output_dir=Path(output_dir),
+        candidate_model=candidate_model,
+        baseline_model=baseline_model,
+        start=start,
+        end=end,
+        symbols=symbols,
+        thresholds=jobs.Thresholds(*thresholds),
+    )
+    return _report_verdict(verdict, json)
+
+
+@app.command
+def report(*, json: Json = False) -> int:
+    """Rebuild reports/index.html and index.md from the stored runs.
+
+    Parameters
+    ----------
+    json
+        Print the list of runs as JSON.
+    """
+    from sqkit.research import jobs
+
+    listing = jobs.report_job()
+    lines = [f"{run['folder']}: {run['recommendation'] or run['reason']}" for run in listing["runs"]]
+    _show(listing, json, [*lines, listing["index"]])
+    return 0
+
+
+@app.command
+def inspect(file: str, /, *, json: Json = False) -> int:
+    """Show what a model file says of itself.
+
+    Parameters
+    ----------
+    file
+        An ONNX file written by sqkit.
+    json
+        Print everything as JSON.
+    """
+    from sqkit.student import inspect_model
+
+    about = inspect_model(Path(file))
+    lines = [f"{key:20} {_short(value)}" for key, value in sorted(about.items())]
+    _show(about, json, lines)
+    return 0
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value, indent=None).strip() if isinstance(value, (dict, list)) else str(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+@app.command
+def doctor(*, json: Json = False) -> int:
+    """List what is inconsistent in the settings; exit 1 if anything is.
+
+    Parameters
+    ----------
+    json
+        Print the problems as JSON.
+    """
+    from sqkit.settings import Settings
+
+    problems = Settings().startup_problems()
+    _show({"problems": problems}, json, problems or ["no problems"])
+    return 1 if problems else 0
+
+
+@data.command(name="check")
+def data_check(
+    path: str,
+    /,
+    *,
+    symbol: str | None = None,
+    interval: Interval | None = None,
+    market: Market | None = None,
+    json: Json = False,
+) -> int:
+    """Read bars in any known format and say what is wrong with them; exit 1 on errors.
+
+    Parameters
+    ----------
+    path
+        A file or URL.
+    symbol
+        The symbol, where the file does not name it.
+    interval
+        1d, 1m or 5m; by default guessed from the bars.
+    market
+        By default SENSEQUANT_MARKET.
+    json
+        Print the report as JSON.
+    """
+    from sqkit.research.marketdata import check_file
+    from sqkit.settings import Settings
+
+    report = check_file(path, interval=interval, market=market or Settings().market, symbol=symbol)
+    _show(report.to_dict(), json, report.lines())
+    return 0 if report.ok else 1
+
+
+@data.command(name="import")
+def data_import(
+    path: str,
+    /,
+    *,
+    symbol: str,
+    interval: Interval = "1d",
+    market: Market | None = None,
+) -> int:
+    """Store bars as data/bars/<interval>/<SYMBOL>.parquet.
+
+    Parameters
+    ----------
+    path
+        A file or URL in any known format.
+    symbol
+        The symbol to store them under.
+    interval
+        1d, 1m or 5m.
+    market
+        By default SENSEQUANT_MARKET.
+    """
+    from sqkit.research.marketdata import import_bars
+    from sqkit.settings import Settings
+
+    settings = Settings()
+    stored = import_bars(
+        path, symbol=symbol, interval=interval, market=market or settings.market, data_dir=settings.data_dir
+    )
+    print("\n".join([*stored.report.lines(), f"stored {stored.path}"]))
+    return 0
+
+
+@data.command(name="fetch")
+def data_fetch(
+    symbol: str,
+    /,
+    *,
+    interval: Interval = "1d",
+    start: str = "",
+    end: str = "",
+    market: Market | None = None,
+) -> int:
+    """Fetch bars from Yahoo (needs pip install 'sqkit[yahoo]') and store them.
+
+    Parameters
+    ----------
+    symbol
+        Yahoo's name of the symbol.
+    interval
+        1d, 1m or 5m.
+    start, end
+        Session dates, both included.
+    market
+        By default SENSEQUANT_MARKET.
+    """
+    from sqkit.research.marketdata import fetch_and_store
+    from sqkit.settings import Settings
+
+    settings = Settings()
+    stored = fetch_and_store(
+        symbol, interval=interval, start=start, end=end, market=market or settings.market, data_dir=settings.data_dir
+    )
+    print("\n".join([*stored.report.lines(), f"stored {stored.path}"]))
+    return 0
+
+
+def _report_verdict(verdict: Any, as_json: bool) -> int:
+    """Print verdict, reason and report path last; the exit code is the verdict's."""
+    _show(verdict.to_dict(), as_json, verdict.lines())
+    return int(verdict.exit_code)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUTF8", "1")
+    main()

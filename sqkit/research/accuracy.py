@@ -1,0 +1,120 @@
+"""Accuracy from stored predictions: `AccuracyAnalyzer` reads the Parquet files back.
+
+The validation writes prediction files and this module judges them; a missing or changed
+file is refused. Which rows count, and what a call is, is defined here once for candidate,
+baseline model and baseline rule.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sqkit.errors import ArtifactChanged
+from sqkit.files import read_json
+from sqkit.metrics import accuracy_metrics
+from sqkit.records import FLAT, REASON_CODES, UNKNOWN
+from sqkit.research.telemetry import RecordFile, read_records
+from sqkit.strategy import rule_calls
+
+RULE: Final = "rule"
+TELEMETRY_FOLDER: Final = "validation_telemetry"
+RESULTS_FILE: Final = "validation_results.json"
+_UNSCORED: Final = (REASON_CODES["warm_up"], REASON_CODES["non_finite_feature"], REASON_CODES["gap"])
+
+
+def scored_rows(*runs: dict[str, np.ndarray]) -> np.ndarray:
+    """Rows on which every run had its features and indicators; bool (n,).
+
+    An abstention (low confidence, outside the training ranges) is a scored row whose call is FLAT.
+    """
+    return np.logical_and.reduce([~np.isin(run["reason"], _UNSCORED) for run in runs])
+
+
+def directional_calls(record: RecordFile, entry_strength: float) -> np.ndarray:
+    """The calls that are judged, int8 (n,): a student's direction, or what the rule would trade."""
+    columns = record.columns
+    if record.version == RULE:
+        return rule_calls(columns["baseline_direction"], columns["baseline_strength"], entry_strength)
+    return columns["student_prediction"]
+
+
+class AccuracyAnalyzer:
+    """Judges the predictions of one validation.
+
+    Parameters
+    ----------
+    folder
+        The student's folder, holding ``validation_results.json`` and ``validation_telemetry/``.
+
+    Raises
+    ------
+    ArtifactChanged
+        A prediction file is missing, or differs from the digest in ``validation_results.json``,
+        or candidate and baseline were not judged on identical rows.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        results = read_json(folder / RESULTS_FILE)
+        self.entry_strength: float = results["runtime"]["strategy_parameters"]["entry_strength"]
+        self.symbols: list[str] = results["validation_period"]["symbols"]
+        self._records: dict[tuple[str, str], RecordFile] = {}
+        for entry in results["files"]:
+            if entry["kind"] == "predictions":
+                path = folder / TELEMETRY_FOLDER / entry["file"]
+                record = read_records(path, expected_digest=entry["digest"])
+                self._records[entry["symbol"], entry["role"]] = record
+        for symbol in self.symbols:
+            self._require_identical_rows(symbol)
+
+    def _require_identical_rows(self, symbol: str) -> None:
+        try:
+            candidate, baseline = self._records[symbol, "candidate"], self._records[symbol, "baseline"]
+        except KeyError as missing:
+            raise ArtifactChanged(f"{symbol}: no prediction file is listed for {missing.args[0][1]}") from None
+        if not np.array_equal(candidate.columns["bar_time"], baseline.columns["bar_time"]):
+            raise ArtifactChanged(f"{symbol}: candidate and baseline were not run on identical rows", symbol=symbol)
+
+    def judged_rows(self, symbol: str, *, acted_on: bool = False) -> np.ndarray:
+        """Rows that count for a symbol, bool (n,): scored for both runs, outcome known.
+
+        With `acted_on` only those on which the baseline rule is not FLAT: rows that can trade.
+        """
+        candidate, baseline = (self._records[symbol, role].columns for role in ("candidate", "baseline"))
+        rows = scored_rows(candidate, baseline) & (candidate["outcome"] != UNKNOWN)
+        return rows & (candidate["baseline_direction"] != FLAT) if acted_on else rows
+
+    def pooled(self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False) -> dict[str, np.ndarray]:
+        """Calls, outcomes, probabilities and session dates of the judged rows of several symbols."""
+        parts: dict[str, list[np.ndarray]] = {"calls": [], "outcomes": [], "probability_up": [], "session_days": []}
+        for symbol in self.symbols if symbols is None else symbols:
+            record, rows = self._records[symbol, role], self.judged_rows(symbol, acted_on=acted_on)
+            parts["calls"].append(directional_calls(record, self.entry_strength)[rows])
+            parts["outcomes"].append(record.columns["outcome"][rows])
+            parts["probability_up"].append(record.columns["student_probability_up"][rows])
+            parts["session_days"].append(record.columns["session_date"][rows])
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def metrics(self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False) -> dict[str, Any]:
+        """`sqkit.metrics.accuracy_metrics` of one run over the judged rows."""
+        rows = self.pooled(role, symbols=symbols, acted_on=acted_on)
+        is_rule = self._records[self.symbols[0], role].version == RULE
+        return accuracy_metrics(rows["calls"], rows["outcomes"], None if is_rule else rows["probability_up"])
+
+    def abstentions(self) -> dict[str, int]:
+        """How often the candidate said nothing, by reason."""
+        reasons = np.concatenate([self._records[name, "candidate"].columns["reason"] for name in self.symbols])
+        return {name: int(np.sum(reasons == code)) for name, code in REASON_CODES.items() if np.any(reasons == code)}
+
+    def analyze(self) -> dict[str, Any]:
+        """Everything ``validation_accuracy.json`` holds."""
+        return {
+            role: {
+                "acted_on_rows": self.metrics(role, acted_on=True),
+                "all_rows": self.metrics(role),
+                "by_symbol": {symbol: self.metrics(role, symbols=[symbol]) for symbol in self.symbols},
+            }
+            for role in ("candidate", "baseline")
+        } | {"reasons": self.abstentions()}

@@ -1,0 +1,170 @@
+"""The decision: stored artifacts of a validation in, the promotion checklist out.
+
+Notebook 04 calls `decide`; so does the command that rebuilds a checklist. The prediction
+files are read back and held against their digests and the accuracy is computed again from
+them, so a checklist never rests on numbers nobody can recompute.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from sqkit.checklist import Adequacy, Policy, generate_promotion_checklist, render_markdown
+from sqkit.errors import UsageError
+from sqkit.files import read_json, write_json, write_text
+from sqkit.metrics import adequacy_counts, seven_metrics
+from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
+from sqkit.research.validation import PARITY_FILE
+from sqkit.settings import Settings
+
+CHECKLIST_FILE: Final = "promotion_checklist.json"
+CHECKLIST_PAGE: Final = "promotion_checklist.md"
+DECISION_ARTIFACTS: Final = (CHECKLIST_FILE, CHECKLIST_PAGE)
+
+
+def decision_time(environ: dict[str, str] | None = None) -> str:
+    """The checklist's timestamp: ``SOURCE_DATE_EPOCH`` where it is set, else now; UTC, whole seconds."""
+    environ = dict(os.environ) if environ is None else environ
+    epoch = environ.get("SOURCE_DATE_EPOCH")
+    if epoch and not epoch.isdigit():
+        raise UsageError(f"SOURCE_DATE_EPOCH={epoch}: must be whole seconds since 1970-01-01", value=epoch)
+    moment = dt.datetime.fromtimestamp(int(epoch), dt.UTC) if epoch else dt.datetime.now(dt.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def policy_with(
+    precision_uplift: float | None = None, hit_ratio_uplift: float | None = None, sharpe_uplift: float | None = None
+) -> Policy:
+    """The policy of the settings with thresholds given as flags in place; None leaves the setting."""
+    return Policy.from_settings(
+        Settings(),
+        min_precision_uplift=precision_uplift,
+        min_hit_ratio_uplift=hit_ratio_uplift,
+        min_sharpe_uplift=sharpe_uplift,
+    )
+
+
+def validated_folder(model: str, staging: Path) -> Path:
+    """Where a student's validation lies: in the staging folder of this run, else beside the model.
+
+    Raises
+    ------
+    UsageError
+        The student has not been validated.
+    """
+    for folder in (staging, Path(model).parent):
+        if (folder / RESULTS_FILE).is_file():
+            return folder
+    raise UsageError(f"{model}: has not been validated; run sqkit validate --model {model}", model=model)
+
+
+def checklist_page(folder: Path) -> str:
+    """The checklist's Markdown as it was written."""
+    return (folder / CHECKLIST_PAGE).read_text(encoding="utf-8")
+
+
+def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dict[str, Any]:
+    """Judge the stored artifacts of a validation and write both forms of the checklist.
+
+    Parameters
+    ----------
+    validated
+        Folder of ``validation_results.json`` and the prediction files.
+    output
+        Where the checklist goes.
+    policy, timestamp
+        What to judge by, and when.
+
+    Raises
+    ------
+    ArtifactChanged
+        A stored artifact is missing or differs from its digest.
+    """
+    results = read_json(validated / RESULTS_FILE)
+    parity = read_json(validated / PARITY_FILE)
+    analyzer = AccuracyAnalyzer(validated)
+    accuracy = {role: analyzer.metrics(role) for role in ("candidate", "baseline")}
+    candidate, baseline = analyzer.pooled("candidate"), analyzer.pooled("baseline")
+    period = results["validation_period"]
+    checklist = generate_promotion_checklist(
+        timestamp=timestamp,
+        candidate_model=results["candidate_model"],
+        baseline_model=results["baseline_model"],
+        start=period["start"],
+        end=period["end"],
+        symbols=period["symbols"],
+        candidate_metrics=seven_metrics(accuracy["candidate"], results["metrics"]["candidate"]),
+        baseline_metrics=seven_metrics(accuracy["baseline"], results["metrics"]["baseline"]),
+        policy=policy,
+        adequacy=Adequacy(**adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])),
+        integrity=_integrity(results, parity),
+        evidence={
+            "grade": "none",
+            "records": [],
+            "context": _context(analyzer, accuracy),
+            "incumbent_model": results["incumbent_model"],
+            "notes": _notes(results),
+        },
+        runtime=results["runtime"],
+        digests=results["digests"],
+    )
+    write_json(output / CHECKLIST_FILE, checklist)
+    write_text(output / CHECKLIST_PAGE, render_markdown(checklist))
+    return checklist
+
+
+def _context(analyzer: AccuracyAnalyzer, accuracy: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures that stand beside the seven metrics: coverage, always-FLAT accuracy, acted-on rows, Brier."""
+    acted_on = {role: analyzer.metrics(role, acted_on=True) for role in ("candidate", "baseline")}
+    rows = [
+        ("coverage (share of rows called)", accuracy, "coverage"),
+        ("always-FLAT accuracy", accuracy, "always_flat_accuracy"),
+        ("Brier score on decisive rows", accuracy, "brier"),
+        ("precision (LONG) on acted-on rows", acted_on, "precision_long"),
+        ("hit ratio on acted-on rows", acted_on, "hit_ratio"),
+        ("accuracy on acted-on rows", acted_on, "accuracy"),
+    ]
+    return [
+        {"figure": title, "candidate": source["candidate"][key], "baseline": source["baseline"][key]}
+        for title, source, key in rows
+    ]
+
+
+def _integrity(results: dict[str, Any], parity: dict[str, Any]) -> list[dict[str, Any]]:
+    """Only what was really checked; parity is advisory until an engine exists to run it."""
+    seen, first = results["training_window"]["end"], results["validation_period"]["start"]
+    return [
+        {
+            "name": "time_order",
+            "blocking": True,
+            "status": "pass" if seen < first else "fail",
+            "note": f"training ended {seen}, the window starts {first}",
+        },
+        {
+            "name": "identical_rows",
+            "blocking": True,
+            "status": "pass",
+            "note": "candidate and baseline were judged on the same bars",
+        },
+        {
+            "name": "distinct_models",
+            "blocking": True,
+            "status": "fail" if results["digests"]["model"] == results["digests"]["baseline"] else "pass",
+            "note": "candidate and baseline are different files",
+        },
+        {"name": "parity", "blocking": False, "status": parity["status"], "note": parity["note"]},
+    ]
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    notes = [
+        f"{symbol}: short history, {sessions} scored sessions" for symbol, sessions in results["short_history"].items()
+    ]
+    if results["untrained_symbols"]:
+        notes.append(f"validated untrained: {', '.join(results['untrained_symbols'])}")
+    if not results["tradable"]:
+        notes.append("an index is not tradable: its costs and P&L are as if it were")
+    return notes + results["notes"]

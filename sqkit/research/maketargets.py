@@ -1,0 +1,144 @@
+"""What ``make demo``, ``make train``, ``make validate`` and the like run: ``python -m sqkit.research.maketargets``.
+
+Choices come in the variables VERSION, SYMBOLS, START, END and MODEL_TYPE, as given to make.
+Every verdict exits 0, because make turns any other code into its own; verdict, reason and
+report path are printed last. A pipeline that wants the codes calls `sqkit`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from sqkit.errors import SqkitError, UsageError
+from sqkit.files import read_json
+from sqkit.research import jobs
+from sqkit.research.distil import DEFAULT_MODEL_TYPE, STUDENT_FILE
+from sqkit.research.progress import say
+from sqkit.research.sources import (
+    SAMPLE_SHORT_HISTORY,
+    SAMPLE_SYMBOLS,
+    SAMPLE_TRAINING_END,
+    SAMPLE_VALIDATION,
+    newest_student,
+    store_sample,
+    version_of,
+)
+from sqkit.settings import Settings
+
+
+def demo() -> list[str]:
+    """Train on the bundled US equities up to 2010, validate on 2011 and 2012, and decide."""
+    settings = Settings()
+    location = store_sample(settings)
+    say(f"bundled bars: {location}")
+    version = version_of(_given("VERSION"), "")
+    teacher = jobs.train_teacher_job(
+        strategy="swing",
+        market="us",
+        symbols=list(SAMPLE_SYMBOLS),
+        end=SAMPLE_TRAINING_END,
+        bars=str(location),
+        version_tag=version,
+    )
+    start, end = SAMPLE_VALIDATION
+    trained = jobs.train_student_job(
+        teacher_dir=teacher["output_dir"],
+        output_dir=f"{settings.data_dir}/models/{version}/student",
+        model_type=_given("MODEL_TYPE") or DEFAULT_MODEL_TYPE,
+        validation=jobs.ValidationRequest(
+            model="", symbols=[*SAMPLE_SYMBOLS, SAMPLE_SHORT_HISTORY], start=start, end=end
+        ),
+    )
+    assert trained.verdict is not None
+    return trained.verdict.lines()
+
+
+def train() -> list[str]:
+    """Train a teacher and a student: on the given symbols and dates, else on the bundled sample."""
+    settings = Settings()
+    symbols, start, end = _given("SYMBOLS").split(), _given("START"), _given("END")
+    version = version_of(_given("VERSION"), "")
+    sample = not symbols
+    teacher = jobs.train_teacher_job(
+        strategy="swing",
+        market="us" if sample else None,
+        symbols=list(SAMPLE_SYMBOLS) if sample else symbols,
+        start=start,
+        end=end or (SAMPLE_TRAINING_END if sample else ""),
+        bars=str(store_sample(settings)) if sample else "",
+        version_tag=version,
+    )
+    trained = jobs.train_student_job(
+        teacher_dir=teacher["output_dir"],
+        output_dir=f"{settings.data_dir}/models/{version}/student",
+        model_type=_given("MODEL_TYPE") or DEFAULT_MODEL_TYPE,
+    )
+    return [trained.model, trained.report]
+
+
+def validate() -> list[str]:
+    """Validate the student of VERSION, else the newest, which is trained first if there is none."""
+    model = _student()
+    if model is None:
+        train()
+        model = newest_student()
+    request = jobs.ValidationRequest(
+        model=model, symbols=_given("SYMBOLS").split() or None, start=_given("START"), end=_given("END")
+    )
+    return jobs.validate_job(request).lines()
+
+
+def checklist() -> list[str]:
+    """Decide again from the stored artifacts of the student of VERSION, else of the newest."""
+    model = _student() or newest_student()
+    return jobs.rebuild_checklist_job(str(Path(model).parent), jobs.Thresholds()).lines()
+
+
+def report() -> list[str]:
+    """Rebuild the index and say what the newest report decided."""
+    listing = jobs.report_job()
+    newest = next((run for run in listing["runs"] if run["recommendation"]), None)
+    if newest is None:
+        return ["no validation yet; run make validate", listing["index"]]
+    folder = Path(listing["index"]).parent / newest["folder"]
+    summary = read_json(folder / "manifest.json")["summary"]
+    return [summary["recommendation"], summary["reason"], str(folder / "checklist.html")]
+
+
+def _student() -> str | None:
+    """The student asked for: that of VERSION, else the newest, else None."""
+    if version := _given("VERSION"):
+        path = Path(Settings().data_dir) / "models" / version / "student" / STUDENT_FILE
+        if not path.is_file():
+            raise UsageError(f"VERSION={version}: there is no {path}; run make train VERSION={version}", path=str(path))
+        return str(path)
+    try:
+        return newest_student()
+    except UsageError:
+        return None
+
+
+def _given(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+TARGETS = {"demo": demo, "train": train, "validate": validate, "checklist": checklist, "report": report}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one target; 0 for every verdict, the error's own code for an error."""
+    try:
+        print("\n".join(TARGETS[arguments[0]]()))
+    except SqkitError as problem:
+        print(f"sqkit: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        print("sqkit: interrupted; nothing was published", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

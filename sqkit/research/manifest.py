@@ -1,0 +1,252 @@
+"""The manifest of a report: what it was made of, by digest.
+
+The runner writes ``manifest.json`` last, only after every page is there: digests of the
+notebooks, their parameters, the pages, the figures, the artifacts, the package and its
+constraints. No wall time and no absolute place, so the same inputs give the same bytes.
+`verify_manifest` computes every digest again. Called by the runner and by ``sqkit verify``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import sqkit
+from sqkit.errors import ArtifactChanged, ConflictError, ReportIncomplete, UsageError
+from sqkit.files import (
+    canonical_json,
+    make_folder,
+    output_errors,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
+from sqkit.research.notebook_store import absolute_paths_in
+from sqkit.research.reports import FIGURES, TEMPLATES
+
+MANIFEST: Final = "manifest.json"
+SUMMARY_KEYS: Final = ("strategy", "window", "symbols", "recommendation", "reason")
+
+RUN_FOLDER: Final = re.compile(r"^(?P<version>.+)-v(?P<number>[1-9]\d*)$")
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """One notebook of a report: its source as named in the manifest, and what it was given."""
+
+    source: Path
+    parameters: dict[str, Any]
+
+
+def run_folder(reports_dir: Path, version: str, number: int) -> Path:
+    """``<reports>/<model version>-v<number>``."""
+    return reports_dir / f"{version}-v{number}"
+
+
+def next_run_number(reports_dir: Path, version: str) -> int:
+    """The number of the next validation: 1 completes a training report, later ones count on."""
+    taken = _numbers(reports_dir, version)
+    if not taken or (taken == [1] and not (run_folder(reports_dir, version, 1) / MANIFEST).is_file()):
+        return 1
+    return taken[-1] + 1
+
+
+def _numbers(reports_dir: Path, version: str) -> list[int]:
+    if not reports_dir.is_dir():
+        return []
+    found = [RUN_FOLDER.match(folder.name) for folder in reports_dir.iterdir() if folder.is_dir()]
+    return sorted(int(match["number"]) for match in found if match and match["version"] == version)
+
+
+def training_report_folder(reports_dir: Path, version: str) -> Path:
+    """Where training alone writes its report.
+
+    Raises
+    ------
+    ConflictError
+        The version has been validated already; a signed report never changes.
+    """
+    folder = run_folder(reports_dir, version, 1)
+    if (folder / MANIFEST).is_file():
+        raise ConflictError(
+            f"{folder}: model version {version} has been validated, its report stays; train under a new version",
+            folder=str(folder),
+        )
+    return folder
+
+
+def carry_training_report(reports_dir: Path, version: str, staging: Path) -> list[str]:
+    """Copy the training pages of a version's first run into a new one, byte for byte.
+
+    Returns
+    -------
+    list
+        Names of the files copied; empty when the version was trained without a report.
+    """
+    first = run_folder(reports_dir, version, 1)
+    pages = [first / f"train.{suffix}" for suffix in ("html", "ipynb", "md")]
+    figures = sorted((first / FIGURES).glob("train-*.png"))
+    carried = []
+    for path in [*pages, *figures]:
+        if path.is_file():
+            relative = path.relative_to(first)
+            make_folder((staging / relative).parent)
+            with output_errors(staging / relative):
+                shutil.copyfile(path, staging / relative)
+            carried.append(relative.as_posix())
+    return carried
+
+
+def package_digest() -> str:
+    """SHA-256 over the package's own code and templates, by relative name."""
+    root = Path(sqkit.__file__).parent
+    files = [*root.rglob("*.py"), *TEMPLATES.iterdir(), *(root / "data_files").glob("*")]
+    return sha256_json(
+        {path.relative_to(root).as_posix(): sha256_file(path) for path in files if path.is_file()}
+    )
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    version: str,
+    notebooks: Mapping[str, NotebookRun],
+    artifacts_folder: Path,
+    artifacts_name: str,
+    artifacts: Sequence[str],
+    summary: Mapping[str, Any],
+    constraints: Path | None = None,
+) -> dict[str, Any]:
+    """Write ``manifest.json`` over everything that lies in a report's folder.
+
+    Parameters
+    ----------
+    folder
+        The staging folder of the report, complete but for the manifest.
+    notebooks
+        Page name (``validate``) to the run behind it.
+    artifacts_folder, artifacts_name, artifacts
+        Where the artifacts lie now, how that folder is called relative to the project once
+        published, and the files in it (names relative to it, sub-folders allowed).
+    summary
+        ``strategy``, ``window`` (text), ``symbols`` (list), ``recommendation`` and ``reason``.
+    constraints
+        The file of pinned versions, where there is one.
+
+    Raises
+    ------
+    ReportIncomplete
+        A page or an artifact is missing, or a value names an absolute place of this run.
+    """
+    _require_summary(summary)
+    files = _digests(folder, [name for name in _names(folder) if name != MANIFEST])
+    missing = [f"{page}.{suffix}" for page in notebooks for suffix in ("html", "ipynb", "md")]
+    missing = [name for name in missing if name not in files]
+    if missing:
+        raise ReportIncomplete(f"{folder.name}: {', '.join(missing)} missing from the report")
+    absent = [name for name in artifacts if not (artifacts_folder / name).is_file()]
+    if absent:
+        raise ReportIncomplete(f"{artifacts_name}: {', '.join(absent)} was not written by the run")
+    manifest = {
+        "artifacts": {"files": _digests(artifacts_folder, artifacts), "folder": artifacts_name},
+        "constraints": sha256_file(constraints) if constraints else None,
+        "files": files,
+        "model_version": version,
+        "notebooks": {
+            page: {
+                "parameters": run.parameters,
+                "parameters_digest": sha256_json(run.parameters),
+                "source": run.source.name,
+                "source_digest": sha256_file(run.source),
+            }
+            for page, run in notebooks.items()
+        },
+        "package": package_digest(),
+        "schema_version": 1,
+        "sqkit_version": sqkit.__version__,
+        "summary": {key: summary[key] for key in SUMMARY_KEYS},
+    }
+    named = absolute_paths_in(canonical_json(manifest), [folder.resolve(), artifacts_folder.resolve()])
+    if named:
+        raise ReportIncomplete(f"{MANIFEST}: names the place {named[0]}; give paths relative to the project")
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _require_summary(summary: Mapping[str, Any]) -> None:
+    missing = [key for key in SUMMARY_KEYS if key not in summary]
+    if missing:
+        raise UsageError(f"summary of a report: {', '.join(missing)} missing")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: sha256_file(folder / name) for name in sorted(names)}
+
+
+def verify_manifest(folder: Path, root: Path) -> list[str]:
+    """What differs between a report and its manifest, one line each; nothing when it is whole.
+
+    Parameters
+    ----------
+    folder
+        A published run folder.
+    root
+        The project's root, to which the artifacts' folder is relative. A later validation
+        moves a run's artifacts to ``validations/v<number>/`` below it; both places are tried.
+
+    Raises
+    ------
+    ArtifactChanged
+        There is no manifest, or it cannot be read.
+    """
+    manifest = read_json(folder / MANIFEST)
+    try:
+        differences = _compare(folder, manifest["files"], folder.name)
+        present = set(_names(folder)) - {MANIFEST}
+        differences += [
+            f"{folder.name}/{name}: not in the manifest" for name in sorted(present - set(manifest["files"]))
+        ]
+        for page, notebook in sorted(manifest["notebooks"].items()):
+            if sha256_json(notebook["parameters"]) != notebook["parameters_digest"]:
+                differences.append(
+                    f"{folder.name}/{MANIFEST}: the parameters of {page} differ from their digest"
+                )
+        name, artifacts = manifest["artifacts"]["folder"], manifest["artifacts"]["files"]
+        here = _compare(root / name, artifacts, name)
+        number = RUN_FOLDER.match(folder.name)
+        if here and number:
+            earlier = f"{name}/validations/v{number['number']}"
+            if (root / earlier).is_dir():
+                here = [
+                    problem
+                    for item, digest in sorted(artifacts.items())
+                    if (root / earlier / item).is_file() or _compare(root / name, {item: digest}, name)
+                    for problem in _compare(root / earlier, {item: digest}, earlier)
+                ]
+    except (KeyError, TypeError, AttributeError):
+        raise ArtifactChanged(f"{folder / MANIFEST}: not a manifest of sqkit; validate again") from None
+    return differences + here
+
+
+def _compare(folder: Path, digests: Mapping[str, str], shown: str) -> list[str]:
+    differences = []
+    for name, digest in sorted(digests.items()):
+        path = folder / name
+        if not path.is_file():
+            differences.append(f"{shown}/{name}: missing")
+        elif sha256_file(path) != digest:
+            differences.append(f"{shown}/{name}: changed since the report was made")
+    return differences

@@ -1,0 +1,115 @@
+"""The index of all reports: one table, rebuilt from the manifests, no server and no script.
+
+``sqkit report`` and every runner call `build_index` after they published a run folder.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from sqkit.files import make_folder, read_json, write_text
+from sqkit.research.manifest import MANIFEST, RUN_FOLDER, SUMMARY_KEYS
+from sqkit.research.notebooks import read_records
+from sqkit.research.reports import TEMPLATES, markdown_cell
+
+SUMMARY_RECORD: Final = "report_summary"
+"""What a training notebook records so that the index can describe a run without a manifest."""
+_REASON_LENGTH: Final = 160
+
+
+def build_index(reports_dir: Path) -> list[dict[str, Any]]:
+    """Write ``index.html`` and ``index.md`` over every run folder; newest first.
+
+    Returns
+    -------
+    list
+        One dict a run: ``folder``, ``version``, ``run``, the summary's keys, ``pages``.
+    """
+    make_folder(reports_dir)
+    runs = [_run_row(folder, match) for folder, match in _run_folders(reports_dir)]
+    runs.sort(key=lambda run: (run["version"], run["run"]), reverse=True)
+    write_text(reports_dir / "index.html", _index_html(runs))
+    write_text(reports_dir / "index.md", _index_markdown(runs))
+    return runs
+
+
+def _run_folders(reports_dir: Path) -> list[tuple[Path, re.Match[str]]]:
+    found = [
+        (folder, RUN_FOLDER.match(folder.name)) for folder in sorted(reports_dir.iterdir()) if folder.is_dir()
+    ]
+    return [(folder, match) for folder, match in found if match and not folder.name.startswith(".")]
+
+
+def _run_row(folder: Path, match: re.Match[str]) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS, "") | {"symbols": []}
+    if (folder / MANIFEST).is_file():
+        row |= read_json(folder / MANIFEST)["summary"]
+    else:
+        if (folder / "train.ipynb").is_file():
+            recorded = read_records(folder / "train.ipynb").get(SUMMARY_RECORD, {})
+            row |= {key: recorded[key] for key in SUMMARY_KEYS if key in recorded}
+        row |= {"recommendation": "", "reason": "trained, not validated yet"}
+    pages = [page for page in ("train", "validate", "checklist") if (folder / f"{page}.html").is_file()]
+    return row | {
+        "folder": folder.name,
+        "pages": pages,
+        "run": int(match["number"]),
+        "version": match["version"],
+    }
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= _REASON_LENGTH else reason[: _REASON_LENGTH - 1].rstrip() + "…"
+
+
+_HEADINGS: Final = ("Version", "Run", "Strategy", "Window", "Symbols", "Recommendation", "Why", "Pages")
+
+
+def _index_html(runs: list[dict[str, Any]]) -> str:
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    rows = []
+    for run in runs:
+        links = " ".join(f'<a href="{run["folder"]}/{page}.html">{page}</a>' for page in run["pages"])
+        word = html.escape(run["recommendation"])
+        badge = f'<span class="badge {word.lower()}">{word.replace("_", " ")}</span>' if word else ""
+        texts = [run["version"], f"v{run['run']}", run["strategy"], run["window"], " ".join(run["symbols"])]
+        cells = [html.escape(str(text)) for text in texts] + [
+            badge,
+            html.escape(_short(run["reason"])),
+            links,
+        ]
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    heads = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
+    table = (
+        f'<div class="wide"><table class="index">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n'
+        + "\n".join(rows)
+    )
+    body = (
+        table + "\n</tbody>\n</table></div>"
+        if runs
+        else '<p class="empty">No report yet: run make validate.</p>'
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>sqkit reports</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>Reports</h1>\n"
+        f"<p>Every run, newest model first.</p>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _index_markdown(runs: list[dict[str, Any]]) -> str:
+    lines = ["# Reports", "", "Every run, newest model first.", ""]
+    if not runs:
+        return "\n".join([*lines[:2], "No report yet: run `make validate`.", ""])
+    lines += ["| " + " | ".join(_HEADINGS) + " |", "|" + " --- |" * len(_HEADINGS)]
+    for run in runs:
+        links = " · ".join(f"[{page}]({run['folder']}/{page}.md)" for page in run["pages"])
+        recommendation = f"**{run['recommendation']}**" if run["recommendation"] else ""
+        texts = [run["version"], f"v{run['run']}", run["strategy"], run["window"], " ".join(run["symbols"])]
+        cells = [str(text) for text in texts] + [recommendation, _short(run["reason"])]
+        lines.append("| " + " | ".join(markdown_cell(cell) for cell in cells) + f" | {links} |")
+    return "\n".join(lines) + "\n"

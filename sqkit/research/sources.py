@@ -1,0 +1,207 @@
+"""Where things lie: bars, teachers, students, the project's root; and what a person's words mean.
+
+Commands and notebooks ask here, so that both find the same files.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import getpass
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from sqkit.bars import BarArrays
+from sqkit.errors import UsageError
+from sqkit.files import make_folder, read_json
+from sqkit.records import session_day
+from sqkit.research.barchecks import CheckReport
+from sqkit.research.display import STAGING_VARIABLE
+from sqkit.research.distil import STUDENT_FILE
+from sqkit.research.marketdata import load_symbol
+from sqkit.research.teacher import METADATA_FILE, train_teacher
+from sqkit.sessions import load_sessions
+from sqkit.settings import Settings
+from sqkit.versions import is_version, resolve_version
+
+INTERVALS: Final = {"intraday": "1m", "swing": "1d"}
+HORIZON_BARS: Final = {"intraday": 15, "swing": 5}
+SAMPLE_SYMBOLS: Final = ("AAPL", "GOOG", "IBM", "MSFT")
+SAMPLE_SHORT_HISTORY: Final = "FB"
+SAMPLE_TRAINING_END: Final = "2010-12-31"
+SAMPLE_VALIDATION: Final = ("2011-01-01", "2012-12-31")
+
+
+def enter_project() -> None:
+    """Work from the project's root: JupyterLab starts a kernel in the notebook's own folder.
+
+    Under the runner the working folder is the caller's and stays as it is.
+    """
+    if os.environ.get(STAGING_VARIABLE):
+        return
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "pyproject.toml").is_file():
+            os.chdir(folder)
+            return
+
+
+def author() -> str:
+    """Who trains: the account's name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, in a container
+        return f"uid {os.getuid()}"
+
+
+def as_typed(path: str) -> str:
+    """A path as reports show it: relative to the working folder where it lies inside it."""
+    if "://" in path or not Path(path).is_absolute():
+        return path
+    return os.path.relpath(path) if Path.cwd() in Path(path).parents else path
+
+
+def parse_day(text: str, name: str) -> int:
+    """A date a person typed, ``YYYY-MM-DD``, as days since 1970-01-01.
+
+    Raises
+    ------
+    UsageError
+        It is no date.
+    """
+    try:
+        return session_day(dt.date.fromisoformat(text))
+    except ValueError:
+        raise UsageError(f"{name} {text!r}: no date; write YYYY-MM-DD", value=text) from None
+
+
+def version_of(version_tag: str, output_dir: str) -> str:
+    """The version tag of a run that starts now (see `sqkit.research.versions.resolve_version`)."""
+    return resolve_version(version_tag, Path(output_dir or "."), os.environ, dt.datetime.now(dt.UTC))
+
+
+def default_bars(settings: Settings, interval: str) -> str:
+    """Where bars of an interval lie unless ``--bars`` says otherwise."""
+    return f"{settings.data_dir}/bars/{interval}"
+
+
+def bars_of_teacher(model_path: Path) -> str:
+    """Where the bars of training lay, from the metadata of the teacher beside a student; else empty."""
+    metadata = model_path.parent.parent / "teacher" / METADATA_FILE
+    return str(read_json(metadata).get("bars_location", "")) if metadata.is_file() else ""
+
+
+def open_teacher(teacher_dir: str, *, bars: str = "") -> tuple[dict[str, Any], dict[str, BarArrays]]:
+    """A teacher's metadata and the bars it was trained on.
+
+    Raises
+    ------
+    UsageError
+        The folder holds no teacher.
+    """
+    metadata = Path(teacher_dir) / METADATA_FILE
+    if not metadata.is_file():
+        raise UsageError(f"{teacher_dir}: holds no teacher; train one with sqkit train-teacher", folder=teacher_dir)
+    teacher = read_json(metadata)
+    loaded, _ = load_bars(
+        bars or teacher["bars_location"], teacher["symbols"], interval=teacher["interval"], market=teacher["market"]
+    )
+    return teacher, loaded
+
+
+def load_bars(
+    location: str, symbols: list[str], *, interval: str, market: str
+) -> tuple[dict[str, BarArrays], list[str]]:
+    """Bars of several symbols, and a line for everything that was dropped or is doubtful.
+
+    Raises
+    ------
+    BarsError
+        Bars are missing or must not be used.
+    """
+    sessions = load_sessions(market, Settings().sessions_file)
+    loaded, notes = {}, []
+    for symbol in symbols:
+        loaded[symbol], report = load_symbol(location, symbol, interval=interval, market=market, sessions=sessions)
+        notes += [f"{symbol}: {count} {reason} dropped" for reason, count in report.dropped.items()]
+        notes += [f"{symbol}: {found.kind}, {found.count} times, first {found.first}" for found in report.problems]
+    return loaded, notes
+
+
+def explore_symbol(symbol: str, *, bars: str, strategy: str, market: str) -> tuple[BarArrays, CheckReport]:
+    """One symbol's bars and what the checks say; without a place, the bundled sample is stored and used."""
+    settings = Settings()
+    location = bars or str(store_sample(settings))
+    sessions = load_sessions(market, settings.sessions_file)
+    return load_symbol(location, symbol, interval=INTERVALS[strategy], market=market, sessions=sessions)
+
+
+def store_sample(settings: Settings) -> Path:
+    """The bundled sample as files under ``data/bars/1d``, written where they are absent."""
+    location = Path(default_bars(settings, "1d"))
+    names = (*SAMPLE_SYMBOLS, SAMPLE_SHORT_HISTORY)
+    if not all((location / f"{symbol}.parquet").is_file() for symbol in names):
+        from sqkit.research.sample import write_bundled_sample
+
+        write_bundled_sample(settings.data_dir)
+    return location
+
+
+def sample_teacher() -> str:
+    """A teacher for exploring: the newest that is stored, else one trained on the bundled sample."""
+    settings = Settings()
+    stored = _newest(settings, f"teacher/{METADATA_FILE}")
+    if stored is not None:
+        return str(stored.parent)
+    location = store_sample(settings)
+    version = version_of("", "")
+    folder = f"{settings.data_dir}/models/{version}/teacher"
+    train_teacher(
+        load_bars(str(location), list(SAMPLE_SYMBOLS), interval="1d", market="us")[0],
+        strategy="swing",
+        market="us",
+        interval="1d",
+        first_day=parse_day("2000-03-01", "start"),
+        last_day=parse_day(SAMPLE_TRAINING_END, "end"),
+        horizon_bars=HORIZON_BARS["swing"],
+        seed=0,
+        output_dir=Path(folder),
+        version=version,
+        bars_location=str(location),
+        created_by=author(),
+    )
+    return folder
+
+
+def student_folder(teacher_dir: str) -> Path:
+    """Where a teacher's student goes unless told otherwise."""
+    return Path(teacher_dir).parent / "student"
+
+
+def newest_student() -> str:
+    """The newest student under the models folder.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    settings = Settings()
+    stored = _newest(settings, f"student/{STUDENT_FILE}")
+    if stored is None:
+        raise UsageError(
+            f"{settings.data_dir}/models: holds no student; run make train, or notebook 02_train, first"
+        )
+    return str(stored)
+
+
+def _newest(settings: Settings, inside_version: str) -> Path | None:
+    models = Path(settings.data_dir) / "models"
+    versions = sorted(path.name for path in models.glob("*") if is_version(path.name)) if models.is_dir() else []
+    found = [models / version / inside_version for version in versions if (models / version / inside_version).is_file()]
+    return found[-1] if found else None
+
+
+def exploration_folder(purpose: str) -> Path:
+    """Where a notebook that is run by hand leaves its files: never in a student's folder."""
+    folder = Path(Settings().data_dir) / "exploration" / purpose
+    return folder if os.environ.get(STAGING_VARIABLE) else make_folder(folder)

@@ -1,0 +1,131 @@
+"""Bars, features, labels and trained models as rows and sentences for notebooks 01 and 02."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sqkit.bars import BarArrays
+from sqkit.features import FeatureSet
+from sqkit.metrics import Outcomes
+from sqkit.records import DOWN, INSIDE, UNKNOWN, UP, iso_date
+from sqkit.research.barchecks import CheckReport
+from sqkit.research.views import Row
+
+
+def bars_line(bars: BarArrays) -> str:
+    """How many bars there are, of what, from when to when."""
+    days = bars.session_days
+    return (
+        f"**{bars.symbol}**: {len(bars):,} bars of {bars.interval}, {len(np.unique(days)):,} sessions "
+        f"from {iso_date(days[0])} to {iso_date(days[-1])}."
+    )
+
+
+def finding_rows(check: CheckReport) -> list[Row]:
+    """Every finding of the checks; one row saying so where there is none."""
+    rows: list[Row] = [
+        {"finding": found.kind, "severity": found.severity, "count": found.count, "first": found.first}
+        for found in check.problems
+    ]
+    rows += [
+        {"finding": reason, "severity": "dropped", "count": count, "first": None}
+        for reason, count in check.dropped.items()
+    ]
+    return rows or [{"finding": "nothing", "severity": None, "count": 0, "first": None}]
+
+
+def feature_rows(features: FeatureSet, matrix: np.ndarray) -> list[Row]:
+    """Centre, spread and extremes of every feature after the warm-up."""
+    warm = matrix[features.warmup_bars - 1 :]
+    return [
+        {
+            "feature": name,
+            "mean": float(np.mean(column)),
+            "std": float(np.std(column)),
+            "smallest": float(np.min(column)),
+            "largest": float(np.max(column)),
+        }
+        for name, column in zip(features.columns, warm.T, strict=True)
+    ]
+
+
+def label_rows(labels: Outcomes) -> list[Row]:
+    """How many bars moved up, down, stayed inside the dead zone, or have no outcome."""
+    names = {"up": UP, "down": DOWN, "inside the dead zone": INSIDE, "no outcome": UNKNOWN}
+    total = len(labels.outcome)
+    counts = {name: int(np.sum(labels.outcome == code)) for name, code in names.items()}
+    return [{"label": name, "bars": count, "share": f"{count / total:.1%}"} for name, count in counts.items()]
+
+
+def teacher_rows(teacher: dict[str, Any]) -> list[Row]:
+    """What a teacher was trained on."""
+    window = teacher["training_window"]
+    facts = {
+        "Version": teacher["model_version"],
+        "Strategy": f"{teacher['strategy']}, {teacher['interval']} bars, market {teacher['market']}",
+        "Symbols": ", ".join(teacher["symbols"]),
+        "Training window": f"{window['start']} to {window['end']} (session dates)",
+        "Last label ends": teacher["last_label_end"],
+        "Horizon": f"{teacher['horizon_bars']} bars, dead zone {teacher['dead_zone']:g} volatilities",
+        "Features": f"{len(teacher['feature_names'])} ({teacher['feature_set']})",
+        "Seed": str(teacher["seed"]),
+        "Teacher SHA-256": teacher["teacher_digest"],
+    }
+    return [{"": name, "value": value} for name, value in facts.items()]
+
+
+def student_rows(summary: dict[str, Any]) -> list[Row]:
+    """What the student is."""
+    about = summary["metadata"]
+    facts = {
+        "Version": summary["model_version"],
+        "Kind": summary["model_type"],
+        "Features": f"{len(about['feature_names'])} ({about['feature_set']})",
+        "Trained by": about["created_by"],
+        "Student SHA-256": summary["digest"],
+        "Libraries": ", ".join(f"{name} {number}" for name, number in about["library_versions"].items()),
+    }
+    return [{"": name, "value": value} for name, value in facts.items()]
+
+
+def distillation_line(summary: dict[str, Any]) -> str:
+    """Whether the soft labels earned their place, in one sentence."""
+    student, hard, teacher = summary["distillation"]
+    if student["brier"] is None or hard["brier"] is None:
+        return "**Distillation is unproven**: the last block has too few decisive rows to compare."
+    verdict = "did better than" if student["brier"] < hard["brier"] else "did no better than"
+    word = "Distillation helped" if student["brier"] < hard["brier"] else "Distillation is unproven"
+    return (
+        f"**{word}**: on {student['rows']:,} decisive rows of the last block the student {verdict} the same "
+        f"student on hard labels (Brier {student['brier']:.4f} against {hard['brier']:.4f}; "
+        f"teacher {teacher['brier']:.4f})."
+    )
+
+
+def count_rows(counts: dict[str, Any]) -> list[Row]:
+    """Rows kept and left out, by reason."""
+    return [{"rows": name.replace("_", " "), "count": count} for name, count in counts.items()]
+
+
+def balance_rows(summary: dict[str, Any]) -> list[Row]:
+    """Shares of the two directions among the training rows."""
+    return [{"direction": name, "share": f"{share:.1%}"} for name, share in summary["class_balance"].items()]
+
+
+def range_rows(summary: dict[str, Any]) -> list[Row]:
+    """Smallest and largest value of every feature in training."""
+    return [
+        {"feature": name, "smallest": low, "largest": high}
+        for name, (low, high) in summary["feature_ranges"].items()
+    ]
+
+
+def export_line(summary: dict[str, Any]) -> str:
+    """How far the ONNX file is from the trained model."""
+    export = summary["export"]
+    return (
+        f"On {export['rows']:,} rows the file and the trained model differ by at most "
+        f"{export['largest_difference']:.1e}; rows scored alone equal the batch bit for bit."
+    )

@@ -1,0 +1,352 @@
+"""Validation: plan it, refuse what must not run, run the backtests, write every artifact.
+
+`plan_validation` answers all questions that can be refused before a kernel starts.
+`run_validation` is what notebook 03 calls; it writes into a folder that the runner publishes
+only when the notebooks are whole. `sqkit.research.decision` judges what it wrote.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sqkit.bars import BarArrays
+from sqkit.errors import IntegrityError, UsageError, WindowEmpty, WindowOverlap
+from sqkit.files import make_folder, sha256_file, sha256_json, write_json
+from sqkit.metrics import METRIC_KEYS, seven_metrics
+from sqkit.records import iso_date, session_day
+from sqkit.research.accuracy import RESULTS_FILE, RULE, TELEMETRY_FOLDER, AccuracyAnalyzer
+from sqkit.research.backtest import (
+    PortfolioRun,
+    TradingRules,
+    ValidationBacktest,
+    Window,
+    run_validation_backtest,
+)
+from sqkit.research.sources import bars_of_teacher, default_bars, load_bars, parse_day
+from sqkit.research.telemetry import RecordFile, write_predictions, write_trades
+from sqkit.sessions import MARKETS
+from sqkit.settings import Settings
+from sqkit.student import StudentModel
+
+ACCURACY_FILE: Final = "validation_accuracy.json"
+COMPARISON_FILE: Final = "comparison_baseline.json"
+PARITY_FILE: Final = "parity.json"
+VALIDATION_ARTIFACTS: Final = (RESULTS_FILE, ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE, TELEMETRY_FOLDER)
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """A validation that may run: every refusal is behind it.
+
+    Attributes
+    ----------
+    model_path, baseline_path
+        As typed; `baseline_path` is None when the baseline is the rule.
+    incumbent
+        Path and digest of what is in production now, or None.
+    untrained
+        Symbols validated that the model was not trained on.
+    """
+
+    model_path: str
+    model: StudentModel
+    baseline_path: str | None
+    baseline_model: StudentModel | None
+    incumbent: dict[str, str] | None
+    bars_location: str
+    bars: dict[str, BarArrays]
+    notes: list[str]
+    window: Window
+    rules: TradingRules
+    untrained: list[str]
+
+
+def plan_validation(
+    model_path: str,
+    *,
+    bars: str = "",
+    symbols: list[str] | None = None,
+    start: str = "",
+    end: str = "",
+    baseline_model: str = "",
+    settings: Settings | None = None,
+) -> ValidationPlan:
+    """Load everything a validation needs and refuse what must not be judged.
+
+    Parameters
+    ----------
+    model_path
+        The candidate's ONNX file.
+    bars
+        Folder or URL of the bars; by default where the teacher was trained.
+    symbols
+        By default the symbols of training.
+    start, end
+        Session dates, both included; by default everything after the training window.
+    baseline_model
+        A student to compare with; by default what is in production in the strategy's slot,
+        else the baseline rule.
+
+    Raises
+    ------
+    WindowOverlap
+        The window overlaps what the candidate has seen.
+    IntegrityError
+        The baseline is the candidate itself, or a model of another strategy or interval.
+    BarsNotFound, WindowEmpty, ModelFileError, UsageError
+        Something is missing or cannot be meant.
+    """
+    settings = settings or Settings()
+    model = StudentModel.load(Path(model_path))
+    about = model.metadata
+    location = bars or bars_of_teacher(Path(model_path)) or default_bars(settings, about["interval"])
+    symbols = symbols or about["symbols"]
+    loaded, notes, window = load_window(about, location, symbols, start, end)
+    baseline_path = _baseline_path(baseline_model, settings, about["strategy"])
+    baseline = StudentModel.load(Path(baseline_path)) if baseline_path else None
+    if baseline is not None:
+        _require_comparable(model, baseline, baseline_path)
+    rules = TradingRules.from_settings(
+        settings,
+        strategy=about["strategy"],
+        market=about["market"],
+        horizon_bars=about["horizon_bars"],
+        dead_zone=about["dead_zone"],
+    )
+    return ValidationPlan(
+        model_path=model_path,
+        model=model,
+        baseline_path=baseline_path,
+        baseline_model=baseline,
+        incumbent=_incumbent(settings, about["strategy"]),
+        bars_location=location,
+        bars=loaded,
+        notes=notes,
+        window=window,
+        rules=rules,
+        untrained=[symbol for symbol in symbols if symbol not in about["symbols"]],
+    )
+
+
+def load_window(
+    seen: dict[str, Any], location: str, symbols: list[str], start: str, end: str
+) -> tuple[dict[str, BarArrays], list[str], Window]:
+    """The bars of a validation and its window, refused when they cannot be judged.
+
+    Parameters
+    ----------
+    seen
+        Metadata of the student, or of the teacher when the student is not trained yet.
+    location, symbols
+        Where the bars lie and which are asked.
+    start, end
+        Session dates as typed; empty means the first allowed and the last stored.
+
+    Returns
+    -------
+    bars, notes, window
+        Series by symbol, a line for everything dropped or doubtful, and the window.
+    """
+    symbols = _distinct(symbols)
+    window = _window(seen, start, end)
+    loaded, notes = load_bars(location, symbols, interval=seen["interval"], market=seen["market"])
+    for symbol, series in loaded.items():
+        first, stop = series.window(window.first_day, window.last_day)
+        if first == stop:
+            asked = f"between {iso_date(window.first_day)} and {iso_date(window.last_day)}" if end else (
+                f"from {iso_date(window.first_day)} on"
+            )
+            raise WindowEmpty(
+                f"{symbol}: no bar {asked}, the stored bars run {_range_of(series)}; "
+                "choose another window or import the missing bars",
+                symbol=symbol,
+            )
+    if not end:
+        last_stored = max(int(series.session_days[-1]) for series in loaded.values())
+        window = Window(window.first_day, last_stored)
+    return loaded, notes, window
+
+
+def _distinct(symbols: list[str]) -> list[str]:
+    repeated = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+    if repeated:
+        raise UsageError(f"symbols named twice: {' '.join(repeated)}; name each once", symbols=repeated)
+    return list(symbols)
+
+
+def refuse_seen(seen: dict[str, Any], start: str) -> int:
+    """The first day a model or its teacher has not seen; a window that starts earlier is refused.
+
+    The last training decision lies `horizon_bars` before the last label end, so a window that
+    begins on a later session keeps an embargo of the whole horizon.
+
+    Parameters
+    ----------
+    seen
+        Metadata of a student or a teacher.
+    start
+        First session date of the window as typed; empty means the first that is allowed.
+
+    Raises
+    ------
+    WindowOverlap
+        The window overlaps what was seen.
+    """
+    until = max(
+        session_day(dt.date.fromisoformat(seen["training_window"]["end"])),
+        session_day(dt.date.fromisoformat(seen["last_label_end"][:10])),
+    )
+    first = parse_day(start, "start") if start else until + 1
+    if first <= until:
+        raise WindowOverlap(
+            f"the validation window starts {iso_date(first)} but the candidate has seen bars up to {iso_date(until)} "
+            f"(training end, last label end and embargo of {seen['horizon_bars']} bars); "
+            f"start on {iso_date(until + 1)} or later",
+            start=iso_date(first),
+            seen_until=iso_date(until),
+        )
+    return first
+
+
+def _window(about: dict[str, Any], start: str, end: str) -> Window:
+    first = refuse_seen(about, start)
+    last = parse_day(end, "end") if end else session_day(dt.date(2200, 1, 1))
+    if first > last:
+        raise UsageError(f"the window starts {iso_date(first)} and ends {end}: start must not be after end", end=end)
+    return Window(first, last)
+
+
+def _range_of(bars: BarArrays) -> str:
+    days = bars.session_days
+    return f"from {iso_date(days[0])} to {iso_date(days[-1])}" if len(days) else "nowhere"
+
+
+def _baseline_path(given: str, settings: Settings, strategy: str) -> str | None:
+    if given:
+        return given
+    production = settings.production_path(strategy)
+    return str(production) if production.is_file() else None
+
+
+def _incumbent(settings: Settings, strategy: str) -> dict[str, str] | None:
+    production = settings.production_path(strategy)
+    if not production.is_file():
+        return None
+    return {"digest": sha256_file(production), "model": str(production)}
+
+
+def _require_comparable(model: StudentModel, baseline: StudentModel, path: str | None) -> None:
+    if baseline.digest == model.digest:
+        raise IntegrityError(f"{path}: baseline and candidate are the same file; compare with another model")
+    for key in ("strategy", "interval", "market"):
+        if baseline.metadata[key] != model.metadata[key]:
+            raise IntegrityError(
+                f"{path}: the baseline's {key} is {baseline.metadata[key]}, the candidate's {model.metadata[key]}; "
+                "give a baseline of the same kind with --baseline-model"
+            )
+
+
+def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest:
+    """Run the backtests and write results, predictions, accuracy, comparison and parity."""
+    run = run_validation_backtest(
+        plan.model, plan.bars, plan.window, plan.rules, baseline_model=plan.baseline_model
+    )
+    telemetry = make_folder(output_dir / TELEMETRY_FOLDER)
+    files = [
+        entry
+        for role, portfolio, version in (
+            ("candidate", run.candidate, plan.model.version),
+            ("baseline", run.baseline, plan.baseline_model.version if plan.baseline_model else RULE),
+        )
+        for symbol, one in portfolio.symbols.items()
+        for entry in (
+            write_predictions(telemetry, RecordFile(symbol, role, version, one.predictions)),
+            write_trades(telemetry, RecordFile(symbol, role, version, one.fills.trades)),
+        )
+    ]
+    write_json(output_dir / RESULTS_FILE, _results(plan, run, files))
+    analyzer = AccuracyAnalyzer(output_dir)
+    accuracy = analyzer.analyze()
+    write_json(output_dir / ACCURACY_FILE, accuracy)
+    write_json(output_dir / COMPARISON_FILE, compare_with_baseline(run, accuracy))
+    write_json(
+        output_dir / PARITY_FILE,
+        {"status": "not_run", "note": "the live engine that replays the validation is not part of this version"},
+    )
+    return run
+
+
+def _results(plan: ValidationPlan, run: ValidationBacktest, files: list[dict[str, Any]]) -> dict[str, Any]:
+    settings_digest = sha256_json(plan.rules.describe())
+    predictions = {f"{entry['role']}/{entry['file']}": entry["digest"] for entry in files}
+    return {
+        "baseline_model": plan.baseline_path,
+        "candidate_model": plan.model_path,
+        "daily_returns": {
+            name: dict(zip((iso_date(day) for day in part.session_days), part.daily_returns.tolist(), strict=True))
+            for name, part in _runs(run).items()
+        },
+        "digests": {
+            "baseline": plan.baseline_model.digest if plan.baseline_model else None,
+            "data": sha256_json({symbol: bars.digest() for symbol, bars in plan.bars.items()}),
+            "incumbent": plan.incumbent["digest"] if plan.incumbent else None,
+            "model": plan.model.digest,
+            "model_behaviour": plan.model.behaviour_digest(plan.rules.threshold),
+            "predictions": sha256_json(predictions),
+            "runtime": settings_digest,
+        },
+        "files": files,
+        "incumbent_model": plan.incumbent["model"] if plan.incumbent else None,
+        "metrics": {name: part.metrics for name, part in _runs(run).items()},
+        "model_version": plan.model.version,
+        "notes": plan.notes,
+        "runtime": plan.rules.describe(),
+        "short_history": run.short_history,
+        "symbols": {symbol: _symbol_summary(run, symbol) for symbol in plan.bars},
+        "tradable": MARKETS[plan.rules.market].tradable,
+        "training_window": plan.model.metadata["training_window"],
+        "untrained_symbols": plan.untrained,
+        "validation_period": {**plan.window.describe(), "symbols": list(plan.bars)},
+    }
+
+
+def _runs(run: ValidationBacktest) -> dict[str, PortfolioRun]:
+    return {"baseline": run.baseline, "buy_and_hold": run.buy_and_hold, "candidate": run.candidate}
+
+
+def _symbol_summary(run: ValidationBacktest, symbol: str) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "bars": len(run.candidate.symbols[symbol].predictions["bar_time"]),
+        "sessions": len(run.candidate.symbols[symbol].fills.session_days),
+    }
+    for name, part in _runs(run).items():
+        fills = part.symbols[symbol].fills
+        summary[name] = {
+            "closed_trades": int(np.sum(fills.trades["exit_time"] != 0)),
+            "fees": float(np.sum(fills.trades["fees"])),
+            "net_pnl": float(np.sum(fills.net_pnl)),
+        }
+    return summary
+
+
+def compare_with_baseline(run: ValidationBacktest, accuracy: dict[str, Any]) -> dict[str, Any]:
+    """Candidate, baseline and the plain differences, on all rows and on acted-on rows."""
+    comparison: dict[str, Any] = {"buy_and_hold": run.buy_and_hold.metrics}
+    for rows in ("all_rows", "acted_on_rows"):
+        candidate = seven_metrics(accuracy["candidate"][rows], run.candidate.metrics)
+        baseline = seven_metrics(accuracy["baseline"][rows], run.baseline.metrics)
+        comparison[rows] = {
+            "baseline": baseline,
+            "candidate": candidate,
+            "difference": {key: _difference(candidate[key], baseline[key]) for key in METRIC_KEYS},
+        }
+    return comparison
+
+
+def _difference(candidate: float | None, baseline: float | None) -> float | None:
+    return None if candidate is None or baseline is None else candidate - baseline

@@ -1,0 +1,228 @@
+"""Artifacts as a reader wants them: rows for tables, arrays for figures, the first line of a report.
+
+The notebooks show what comes from here; every number is read from an artifact, none is typed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from sqkit.records import DOWN, INSIDE, UP
+from sqkit.research.accuracy import AccuracyAnalyzer
+
+Row = dict[str, Any]
+NOTHING: Final = "n/a"
+_PERCENT: Final = {"precision_long", "hit_ratio", "accuracy", "total_return", "max_drawdown", "win_rate", "coverage"}
+TITLES: Final = {
+    "precision_long": "Precision (LONG)",
+    "hit_ratio": "Hit ratio",
+    "accuracy": "Overall accuracy",
+    "sharpe_ratio": "Sharpe ratio",
+    "total_return": "Total return",
+    "max_drawdown": "Max drawdown",
+    "win_rate": "Win rate",
+}
+
+
+def shown(name: str, value: float | None) -> str:
+    """A metric as text: a percentage, or a plain number with two decimals."""
+    if value is None:
+        return NOTHING
+    return f"{value:.1%}" if name in _PERCENT else f"{value:.2f}"
+
+
+def lead_line(checklist: dict[str, Any]) -> str:
+    """The first line of every page of a report: the verdict and which gate decided it, by how much."""
+    return f"{checklist['recommendation']}: {checklist['reason']}"
+
+
+def opponents_line(results: dict[str, Any]) -> str:
+    """Whom the candidate was compared with, and what is in production."""
+    strategy = results["runtime"]["strategy"]
+    baseline = results["baseline_model"] or f"baseline rule ({strategy})"
+    incumbent = results["incumbent_model"] or "none"
+    return f"Compared with {baseline}. In production at validation time: {incumbent}."
+
+
+def facts_rows(results: dict[str, Any]) -> list[Row]:
+    """What was run: model, window, symbols, rules, costs."""
+    period, runtime = results["validation_period"], results["runtime"]
+    facts = {
+        "Model version": results["model_version"],
+        "Candidate": results["candidate_model"],
+        "Baseline": results["baseline_model"] or f"baseline rule ({runtime['strategy']})",
+        "Incumbent": results["incumbent_model"] or "none",
+        "Training window": f"{results['training_window']['start']} to {results['training_window']['end']}",
+        "Validation window": f"{period['start']} to {period['end']} (session dates, {runtime['zone']})",
+        "Symbols": ", ".join(period["symbols"]),
+        "Strategy": runtime["strategy"],
+        "Confidence threshold": f"{runtime['confidence_threshold']:g}",
+        "Costs": f"{runtime['cost_schedule']}, slippage {runtime['slippage_bps']:g} bps a side",
+        "Capital per symbol": f"{runtime['capital_per_symbol']:,.0f} {runtime['currency']}",
+    }
+    return [{"": name, "value": value} for name, value in facts.items()]
+
+
+def remark_rows(results: dict[str, Any]) -> list[Row]:
+    """Symbols with a short history, symbols validated untrained, anything the data said."""
+    rows = [
+        {"what": symbol, "remark": f"short history: {sessions} scored sessions"}
+        for symbol, sessions in results["short_history"].items()
+    ]
+    rows += [{"what": symbol, "remark": "validated untrained"} for symbol in results["untrained_symbols"]]
+    if not results["tradable"]:
+        rows.append({"what": "market", "remark": "an index is not tradable; costed as given"})
+    return rows + [{"what": "bars", "remark": note} for note in results["notes"]]
+
+
+def metric_rows(comparison: dict[str, Any], rows: str = "all_rows") -> list[Row]:
+    """The seven metrics side by side."""
+    part, held = comparison[rows], comparison["buy_and_hold"]
+    return [
+        {
+            "metric": title,
+            "candidate": shown(name, part["candidate"][name]),
+            "baseline": shown(name, part["baseline"][name]),
+            "difference": _signed(name, part["difference"][name]),
+            "buy and hold": shown(name, held.get(name)) if name in held else NOTHING,
+        }
+        for name, title in TITLES.items()
+    ]
+
+
+def _signed(name: str, value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{100 * value:+.1f} pp" if name in _PERCENT else f"{value:+.2f}"
+
+
+def symbol_rows(results: dict[str, Any], accuracy: dict[str, Any]) -> list[Row]:
+    """One line a symbol: sessions, calls, hit ratio and P&L of candidate and baseline."""
+    rows = []
+    for symbol, about in results["symbols"].items():
+        ours, theirs = accuracy["candidate"]["by_symbol"][symbol], accuracy["baseline"]["by_symbol"][symbol]
+        rows.append(
+            {
+                "symbol": symbol,
+                "sessions": about["sessions"],
+                "calls": ours["counts"]["calls_long"] + ours["counts"]["calls_short"],
+                "hit ratio": shown("hit_ratio", ours["hit_ratio"]),
+                "baseline hit ratio": shown("hit_ratio", theirs["hit_ratio"]),
+                "trades": about["candidate"]["closed_trades"],
+                "net P&L": f"{about['candidate']['net_pnl']:,.0f}",
+                "baseline P&L": f"{about['baseline']['net_pnl']:,.0f}",
+                "buy and hold": f"{about['buy_and_hold']['net_pnl']:,.0f}",
+            }
+        )
+    return rows
+
+
+def criteria_rows(checklist: dict[str, Any]) -> list[Row]:
+    """The three thresholds: reached, asked, passed."""
+    thresholds, passed = checklist["validation_thresholds"], checklist["validation_results"]
+    unrounded = checklist["evidence"]["deltas"]
+    absolute = unrounded["sharpe_uplift"] is None
+    sharpe = unrounded["sharpe_difference"] if absolute else unrounded["sharpe_uplift"]
+    asked = checklist["policy"]["min_sharpe_uplift_absolute"] if absolute else thresholds["min_sharpe_uplift"]
+    rows = [
+        ("Precision uplift", unrounded["precision_uplift"], thresholds["min_precision_uplift"], "precision_pass", False),
+        ("Hit ratio uplift", unrounded["hit_ratio_uplift"], thresholds["min_hit_ratio_uplift"], "hit_ratio_pass", False),
+        ("Sharpe uplift" + (" (absolute)" if absolute else ""), sharpe, asked, "sharpe_pass", absolute),
+    ]
+    return [
+        {
+            "criterion": title,
+            "reached": NOTHING if value is None else (f"{value:+.2f}" if plain else f"{value:+.1%}"),
+            "asked": f"{limit:+.2f}" if plain else f"{limit:+.1%}",
+            "": "✅ PASS" if passed[key] else "❌ FAIL",
+        }
+        for title, value, limit, key, plain in rows
+    ]
+
+
+def adequacy_rows(checklist: dict[str, Any]) -> list[Row]:
+    """How much data there is and how much the policy asks for."""
+    counts, policy = checklist["evidence"].get("adequacy"), checklist["policy"]
+    if counts is None:
+        return [{"count": "no predictions: adequacy is waived", "found": NOTHING, "asked": NOTHING}]
+    asked = {
+        "session_days": policy["min_days"],
+        "day_clusters": policy["min_day_clusters"],
+        "candidate_calls": policy["min_calls"],
+        "baseline_calls": policy["min_calls"],
+    }
+    return [
+        {"count": name.replace("_", " "), "found": counts[name], "asked": limit, "": "✅" if counts[name] >= limit else "❌"}
+        for name, limit in asked.items()
+    ]
+
+
+def integrity_rows(checklist: dict[str, Any]) -> list[Row]:
+    """Every integrity item that was checked."""
+    return [
+        {
+            "item": item["name"],
+            "status": item["status"],
+            "kind": "blocking" if item["blocking"] else "advisory",
+            "note": item["note"],
+        }
+        for item in checklist["integrity"]
+    ]
+
+
+def reason_rows(accuracy: dict[str, Any]) -> list[Row]:
+    """How often the student spoke and why it did not, as shares of all bars of the window."""
+    counts = accuracy["reasons"]
+    total = sum(counts.values())
+    return [
+        {"reason": name, "bars": count, "share": f"{count / total:.1%}"}
+        for name, count in sorted(counts.items(), key=lambda pair: -pair[1])
+    ]
+
+
+def decisive(analyzer: AccuracyAnalyzer, role: str) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and outcomes (1 up, 0 down) of the decisive scored rows of a model."""
+    rows = analyzer.pooled(role)
+    keep = np.isin(rows["outcomes"], (UP, DOWN)) & np.isfinite(rows["probability_up"])
+    return rows["probability_up"][keep], (rows["outcomes"][keep] == UP).astype(float)
+
+
+def confusion(analyzer: AccuracyAnalyzer, role: str) -> np.ndarray:
+    """Counts of calls (rows SHORT, FLAT, LONG) by outcome (columns DOWN, INSIDE, UP), int (3, 3)."""
+    rows = analyzer.pooled(role)
+    return np.array(
+        [
+            [int(np.sum((rows["calls"] == call) & (rows["outcomes"] == outcome))) for outcome in (DOWN, INSIDE, UP)]
+            for call in (-1, 0, 1)
+        ]
+    )
+
+
+def equity(results: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Session dates and daily net returns of the three runs, for the equity figure."""
+    series = results["daily_returns"]
+    dates = np.array(sorted(series["candidate"]), dtype="datetime64[D]")
+    names = {"candidate": "candidate", "baseline": "baseline", "buy and hold": "buy_and_hold"}
+    return dates, {
+        title: np.array([series[name][str(date)] for date in dates], dtype=float) for title, name in names.items()
+    }
+
+
+def confidences(analyzer: AccuracyAnalyzer) -> np.ndarray:
+    """Confidence of every judged row the candidate scored."""
+    probability = analyzer.pooled("candidate")["probability_up"]
+    probability = probability[np.isfinite(probability)]
+    return np.maximum(probability, 1.0 - probability)
+
+
+def evidence_line(checklist: dict[str, Any]) -> str:
+    """Which grade of evidence there is and which the policy asks for."""
+    grade, asked = checklist["evidence"]["grade"], checklist["policy"]["min_evidence"]
+    return f"Evidence grade: **{grade}**; the policy asks for at least **{asked}**."
+
+
+def digest_rows(checklist: dict[str, Any]) -> list[Row]:
+    """SHA-256 of model, baseline, incumbent, data and predictions."""
+    return [{"of": name, "SHA-256": digest or NOTHING} for name, digest in checklist["digests"].items()]

@@ -1,0 +1,302 @@
+"""The student: one ONNX file, loaded, verified, and asked about bars.
+
+Backtest and live engine both call `StudentModel.score_rows`, the first with a matrix, the
+second with one row: one function, the same bits. In: features as float64. Out: probability,
+confidence, direction and the reason for every silence. Only onnxruntime reads the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+
+from sqkit.errors import FeatureSetError, FeatureSetMismatch, ModelFileInvalid, UsageError
+from sqkit.features import FeatureSet, get_feature_set
+from sqkit.files import sha256_bytes, sha256_json
+from sqkit.model_file import METADATA_KEY, graph_digest, parse_metadata, read_model_bytes
+from sqkit.records import FLAT, LONG, REASON_CODES, SHORT
+
+INPUT_NAME: Final = "features"
+OUTPUT_NAME: Final = "probabilities"
+BLOCK_ROWS: Final = 65_536
+
+_SCORED: Final = REASON_CODES["scored"]
+_LOW_CONFIDENCE: Final = REASON_CODES["low_confidence"]
+_OUT_OF_DISTRIBUTION: Final = REASON_CODES["out_of_distribution"]
+_NON_FINITE: Final = REASON_CODES["non_finite_feature"]
+_WARM_UP: Final = REASON_CODES["warm_up"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the student said about each row.
+
+    Attributes
+    ----------
+    probability_up
+        float64 (n,), P(up | decisive move); NaN where the row was not scored.
+    confidence
+        float64 (n,), ``max(p, 1 - p)`` in [0.5, 1]; NaN where the row was not scored.
+    direction
+        int8 (n,), LONG, SHORT or FLAT.
+    reason
+        int8 (n,), `sqkit.records.REASONS`; 0 where the student spoke.
+    """
+
+    probability_up: np.ndarray
+    confidence: np.ndarray
+    direction: np.ndarray
+    reason: np.ndarray
+
+
+class StudentModel:
+    """A verified student; made by `StudentModel.load`.
+
+    Attributes
+    ----------
+    path
+        The file it was read from.
+    metadata
+        What the file says about itself; keys as in `sqkit.model_file.StudentMetadata`.
+    version
+        Version tag ``YYYYMMDD_HHMMSS``.
+    feature_set
+        The set it scores, of the same digest as at training.
+    digest
+        SHA-256 of exactly the bytes that score.
+    """
+
+    def __init__(self, data: bytes, path: Path) -> None:
+        session = open_session(data, path)
+        properties: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        self.path = path
+        self.digest = sha256_bytes(data)
+        self.metadata: dict[str, Any] = parse_metadata(properties.get(METADATA_KEY), path)
+        self.version: str = self.metadata["model_version"]
+        self.feature_set = _require_feature_set(self.metadata, path)
+        self._graph_digest = graph_digest(data)
+        self._session = session
+        self._column = self.metadata["class_order"].index("UP")
+        ranges = np.array(self.metadata["feature_ranges"], dtype=np.float32)
+        self._lowest, self._highest = ranges[:, 0].copy(), ranges[:, 1].copy()
+        self._require_scores(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> StudentModel:
+        """Read, verify and open a model file.
+
+        Raises
+        ------
+        ModelFileMissing, PickleRefused, ModelFileInvalid
+            There is no file, it is a pickle, or it is no usable ONNX model.
+        ModelMetadataInvalid
+            It carries no metadata of sqkit's, or broken metadata.
+        FeatureSetUnknown, FeatureSetMismatch
+            Its feature set is not registered here, or has another definition here.
+        """
+        return cls(read_model_bytes(Path(path)), Path(path))
+
+    def behaviour_digest(self, threshold: float) -> str:
+        """Identifies a trial: the same digest means the same answers, whatever the version tag.
+
+        Over the graph, the class order, the feature set, the training ranges (outside them the
+        model abstains) and the confidence threshold; not over version, author and time.
+        """
+        return sha256_json(
+            {
+                "graph": self._graph_digest,
+                "class_order": self.metadata["class_order"],
+                "feature_set_digest": self.metadata["feature_set_digest"],
+                "feature_ranges": self.metadata["feature_ranges"],
+                "threshold": float(threshold),
+            }
+        )
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """P(up | decisive move) of each row, computed in float32.
+
+        Parameters
+        ----------
+        features
+            Finite floats (n, k), columns as `feature_set.columns`.
+
+        Returns
+        -------
+        np.ndarray
+            float64 (n,) in [0, 1]; a row has the same bits alone and in any batch.
+
+        Raises
+        ------
+        UsageError
+            The number of columns is not the feature set's.
+        ModelFileInvalid
+            The model answered with something that is no probability.
+        """
+        rows = self._as_rows(features)
+        probability = np.empty(len(rows))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            (answer,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: block})
+            probability[start : start + BLOCK_ROWS] = answer[:, self._column]
+        # One comparison each way refuses NaN too.
+        if len(rows) and not (probability.min() >= 0.0 and probability.max() <= 1.0):
+            raise ModelFileInvalid(
+                f"{self.path}: answers with values outside [0, 1]; train again with sqkit train-student",
+                path=str(self.path),
+            )
+        return probability
+
+    def score_rows(self, features: np.ndarray, threshold: float, *, warm_up_rows: int = 0) -> Scores:
+        """What the student says about each row, and why it says nothing where it does not.
+
+        LONG when ``p >= threshold``, else SHORT when ``1 - p >= threshold``, else FLAT with
+        reason ``low_confidence``. A row with a feature that is not finite, or outside the range
+        seen in training, is not scored.
+
+        Parameters
+        ----------
+        features
+            Floats (n, k), columns as `feature_set.columns`; NaN while the set warms up.
+        threshold
+            Confidence from which a direction is named, at least 0.5 and below 1.
+        warm_up_rows
+            How many rows at the start belong to the warm-up: their reason is ``warm_up``.
+
+        Raises
+        ------
+        UsageError
+            A threshold outside [0.5, 1), or a wrong number of columns.
+        """
+        if not 0.5 <= threshold < 1.0:
+            raise UsageError(f"confidence threshold {threshold}: give at least 0.5 and below 1")
+        rows = self._as_rows(features)
+        # A NaN compares false, so it lies outside too.
+        usable = np.asarray(((rows >= self._lowest) & (rows <= self._highest)).all(axis=1))
+        if warm_up_rows:
+            usable[:warm_up_rows] = False
+        if usable.all():
+            probability = self.probabilities(rows)
+        else:
+            probability = np.full(len(rows), np.nan)
+            if usable.any():
+                probability[usable] = self.probabilities(rows[usable])
+        opposite = 1.0 - probability
+        is_long = probability >= threshold
+        is_short = (opposite >= threshold) & ~is_long
+        direction = np.where(is_long, LONG, np.where(is_short, SHORT, FLAT)).astype(np.int8)
+        reason = np.where(direction == FLAT, _LOW_CONFIDENCE, _SCORED).astype(np.int8)
+        if not usable.all():
+            finite = np.isfinite(np.asarray(features, dtype=np.float64)).all(axis=1)
+            reason[~usable & finite] = _OUT_OF_DISTRIBUTION
+            reason[~finite] = _NON_FINITE
+            reason[:warm_up_rows] = _WARM_UP
+        return Scores(probability, np.maximum(probability, opposite), direction, reason)
+
+    def _as_rows(self, features: np.ndarray) -> np.ndarray:
+        columns = len(self._lowest)
+        if features.ndim != 2 or features.shape[1] != columns:
+            raise UsageError(
+                f"features of shape {features.shape}: {self.path} scores {columns} columns "
+                f"of {self.metadata['feature_set']}",
+                shape=features.shape,
+            )
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, and that is outside every range
+            return np.ascontiguousarray(features, dtype=np.float32)
+
+    def _require_scores(self, path: Path) -> None:
+        """One row through the graph: names, types and shapes are as this module expects."""
+        inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
+        outputs = [entry.name for entry in self._session.get_outputs()]
+        middle = (self._lowest / 2 + self._highest / 2)[None, :]
+        problem = ""
+        if inputs != [(INPUT_NAME, "tensor(float)")] or OUTPUT_NAME not in outputs:
+            problem = f"takes {inputs} and gives {outputs}"
+        else:
+            try:
+                (answer,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: middle})
+            except Exception as refusal:  # noqa: BLE001 - onnxruntime has no error class of its own
+                problem = _first_line(refusal)
+            else:
+                if np.shape(answer) != (1, len(self.metadata["class_order"])):
+                    problem = f"answers one row with shape {np.shape(answer)}"
+        if problem:
+            raise ModelFileInvalid(
+                f"{path}: is no student ({problem}); train again with sqkit train-student", path=str(path)
+            )
+        self.probabilities(middle)
+
+
+def open_session(data: bytes, path: Path | None = None) -> onnxruntime.InferenceSession:
+    """An onnxruntime session over these bytes, one thread, silent.
+
+    Raises
+    ------
+    ModelFileInvalid
+        onnxruntime cannot make a session of them.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised; nothing else belongs on stderr
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # noqa: BLE001 - onnxruntime has no error class of its own
+        raise ModelFileInvalid(
+            f"{path or 'model'}: onnxruntime cannot load it ({_first_line(problem)}); "
+            "train again with sqkit train-student",
+            path=str(path),
+        ) from None
+
+
+def inspect_model(path: str | Path) -> dict[str, Any]:
+    """Everything a person wants to know about a model file, as plain values.
+
+    A model whose feature set is unknown or different here is still described: ``loadable``
+    is then false and ``problem`` says why.
+
+    Raises
+    ------
+    ModelFileMissing, PickleRefused, ModelFileInvalid, ModelMetadataInvalid
+        It is no student at all.
+    """
+    place = Path(path)
+    data = read_model_bytes(place)
+    properties: dict[str, str] = open_session(data, place).get_modelmeta().custom_metadata_map
+    metadata = parse_metadata(properties.get(METADATA_KEY), place)
+    problem = None
+    try:
+        StudentModel(data, place)
+    except FeatureSetError as refusal:
+        problem = refusal.message
+    return {
+        "path": str(path),
+        "bytes": len(data),
+        "digest": sha256_bytes(data),
+        "graph_digest": graph_digest(data),
+        "loadable": problem is None,
+        "problem": problem,
+        "metadata": metadata,
+    }
+
+
+def _require_feature_set(metadata: dict[str, Any], path: Path) -> FeatureSet:
+    feature_set = get_feature_set(metadata["feature_set"])
+    same_names = tuple(metadata["feature_names"]) == tuple(feature_set.columns)
+    if feature_set.digest != metadata["feature_set_digest"] or not same_names:
+        raise FeatureSetMismatch(
+            f"{path}: was trained with another definition of {feature_set.name}; "
+            "train again, or use the sqkit version it was trained with",
+            path=str(path),
+            expected=metadata["feature_set_digest"],
+            found=feature_set.digest,
+        )
+    return feature_set
+
+
+def _first_line(problem: Exception) -> str:
+    lines = str(problem).strip().splitlines()
+    return lines[0] if lines else type(problem).__name__
