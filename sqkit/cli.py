@@ -199,13 +199,16 @@ def train_student(
     """
     from sqkit.research import jobs
 
-    thresholds = jobs.Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
+    thresholds = jobs.Thresholds(
+        precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
+    )
     student_dir = output_dir or str(Path(teacher_dir).parent / "student")
     if generate_checklist and not validate and jobs.is_validated(student_dir):
         return _report_verdict(jobs.rebuild_checklist_job(student_dir, thresholds), json)
     if generate_checklist and not validate:
         raise UsageError(
-            f"{student_dir}: there is no validation to make a checklist of; add --validate", folder=student_dir
+            f"{student_dir}: there is no validation to make a checklist of; add --validate",
+            folder=student_dir,
         )
     trained = jobs.train_student_job(
         teacher_dir=teacher_dir,
@@ -229,7 +232,9 @@ def train_student(
     )
     if trained.verdict is not None:
         return _report_verdict(trained.verdict, json)
-    _show(trained.summary(), json, [f"student {trained.version}: {trained.model}", f"report: {trained.report}"])
+    _show(
+        trained.summary(), json, [f"student {trained.version}: {trained.model}", f"report: {trained.report}"]
+    )
     return 0
 
 
@@ -268,7 +273,9 @@ def validate(
     """
     from sqkit.research import jobs
 
-    thresholds = jobs.Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
+    thresholds = jobs.Thresholds(
+        precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
+    )
     request = jobs.ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds)
     return _report_verdict(jobs.validate_job(request), json)
 
@@ -312,7 +319,9 @@ def checklist(
     if model and not (candidate_metrics or baseline_metrics):
         from sqkit.research import jobs
 
-        return _report_verdict(jobs.rebuild_checklist_job(str(Path(model).parent), jobs.Thresholds(*thresholds)), json)
+        return _report_verdict(
+            jobs.rebuild_checklist_job(str(Path(model).parent), jobs.Thresholds(*thresholds)), json
+        )
     if model or not (candidate_metrics and baseline_metrics and output_dir):
         raise UsageError(
             "give either --model, or --candidate-metrics, --baseline-metrics and --output-dir together"
@@ -484,7 +493,12 @@ def data_fetch(
 
     settings = Settings()
     stored = fetch_and_store(
-        symbol, interval=interval, start=start, end=end, market=market or settings.market, data_dir=settings.data_dir
+        symbol,
+        interval=interval,
+        start=start,
+        end=end,
+        market=market or settings.market,
+        data_dir=settings.data_dir,
     )
     print("\n".join([*stored.report.lines(), f"stored {stored.path}"]))
     return 0

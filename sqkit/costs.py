@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from sqkit.errors import SettingsError
-from sqkit.features import _compile as compiled
+from sqkit.features import compile_kernel as compiled
 from sqkit.files import sha256_file
 from sqkit.indicators import kernel
 from sqkit.records import iso_date, session_day

@@ -77,7 +77,7 @@ class FeatureSet:
     @functools.cached_property
     def step(self) -> Step:
         """The compiled step; compiled, or read from numba's cache, when first asked for."""
-        compiled: Step = _compile(_STEP, self.function, cache=self.shipped)
+        compiled: Step = compile_kernel(_STEP, self.function, cache=self.shipped)
         return compiled
 
     @functools.cached_property
@@ -224,7 +224,7 @@ def feature_set(
                 name=name,
             )
         try:
-            checked = _compile(_STEP, function, boundscheck=True)
+            checked = compile_kernel(_STEP, function, boundscheck=True)
             step = made.step
         except numba.core.errors.NumbaError as problem:
             line = next(
@@ -294,7 +294,7 @@ def _check_declaration(made: FeatureSet) -> None:
         raise FeatureSetRefused(f"feature set {made.name}: {wrong}", name=made.name)
 
 
-def _compile(
+def compile_kernel(
     signature: Any, function: Callable[..., Any], *, cache: bool = False, boundscheck: bool = False
 ) -> Any:
     """Compile for one explicit signature; without a usable cache folder, compile at every start."""
@@ -318,7 +318,9 @@ def _compile(
 @functools.cache
 def _batch_loop() -> Callable[[Step, np.ndarray, np.ndarray, np.ndarray], None]:
     # The step is a typed argument, not a captured function: only so does numba find the loop in its cache.
-    compiled: Callable[[Step, np.ndarray, np.ndarray, np.ndarray], None] = _compile(_LOOP, _loop, cache=True)
+    compiled: Callable[[Step, np.ndarray, np.ndarray, np.ndarray], None] = compile_kernel(
+        _LOOP, _loop, cache=True
+    )
     return compiled
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sqkit.bars import CLOSE, OPEN, SESSION
 from sqkit.costs import BUY, SELL, fees_source_digest, fill_fees
-from sqkit.features import _compile as compiled
+from sqkit.features import compile_kernel as compiled
 from sqkit.files import sha256_bytes
 from sqkit.indicators import kernel_source_digest
 from sqkit.records import EXIT_REASON_CODES

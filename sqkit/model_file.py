@@ -125,6 +125,8 @@ def read_model_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise ModelFileMissing(f"{path}: no such model file; {_WAY_OUT}", path=str(path))
     try:
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise _too_large(path)
         with open(path, "rb") as stream:
             data = stream.read(MAX_MODEL_BYTES + 1)
     except OSError as problem:
@@ -138,10 +140,7 @@ def read_model_bytes(path: Path) -> bytes:
 def check_model_bytes(data: bytes, path: Path) -> None:
     """Refuse bytes that are no self-contained ONNX model; `path` is for the message only."""
     if len(data) > MAX_MODEL_BYTES:
-        raise ModelFileInvalid(
-            f"{path}: larger than {MAX_MODEL_BYTES >> 20} MB, no student is that large; {_WAY_OUT}",
-            path=str(path),
-        )
+        raise _too_large(path)
     kind = _pickle_kind(data)
     if kind:
         raise PickleRefused(f"{path}: is {kind} and is never loaded; {_WAY_OUT}", path=str(path))
@@ -203,6 +202,13 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
         raise ModelMetadataInvalid(
             f"{path}: metadata is broken at {where} ({first['msg']}); {_WAY_OUT}", path=str(path), key=where
         ) from None
+
+
+def _too_large(path: Path) -> ModelFileInvalid:
+    return ModelFileInvalid(
+        f"{path}: larger than {MAX_MODEL_BYTES >> 20} MB, no student is that large; {_WAY_OUT}",
+        path=str(path),
+    )
 
 
 def _pickle_kind(data: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import Final, cast
 import numpy as np
 
 from sqkit.bars import BAR_MINUTES, CLOSE, HIGH, LOW, MINUTE, SESSION, SESSION_MINUTES
-from sqkit.features import _compile as compiled
+from sqkit.features import compile_kernel as compiled
 from sqkit.files import sha256_bytes
 from sqkit.indicators import (
     ATR_SLOTS,

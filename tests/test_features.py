@@ -119,7 +119,7 @@ def test_warm_up_is_a_bar_count(name: str, seed: int) -> None:
 def test_shipped_steps_pass_the_trial_of_users_steps(name: str) -> None:
     """They too write every column, stay inside their arrays and depend on state and bar alone."""
     made = get_feature_set(name)
-    checked = registry._compile(registry._STEP, made.function, boundscheck=True)
+    checked = registry.compile_kernel(registry._STEP, made.function, boundscheck=True)
     try_step(made.name, made.columns, made.warmup_bars, made.state_size, made.strategy, made.step, checked)
 
 

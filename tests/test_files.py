@@ -62,7 +62,9 @@ def test_a_digest_of_columns_ignores_width_and_order_but_not_values() -> None:
 
 def test_a_digest_of_columns_knows_where_a_column_ends() -> None:
     """Moving a value from one column to the next changes the digest."""
-    assert sha256_columns(a=np.array([1, 2]), b=np.array([3])) != sha256_columns(a=np.array([1]), b=np.array([2, 3]))
+    assert sha256_columns(a=np.array([1, 2]), b=np.array([3])) != sha256_columns(
+        a=np.array([1]), b=np.array([2, 3])
+    )
 
 
 @pytest.mark.parametrize("symbol", ["../x", "a/b", "", ".hidden", "a\x00b", "..", "a..b"])

@@ -147,7 +147,7 @@ def test_bad_parameters_are_refused_before_a_kernel(
 )
 def test_a_parameters_cell_that_is_no_schema_is_refused(tmp_path: Path, source: str, said: str) -> None:
     """The cell holds typed lines with plain defaults and nothing else."""
-    with pytest.raises(UsageError, match="some.ipynb: ") as refusal:
+    with pytest.raises(UsageError, match=r"some\.ipynb: ") as refusal:
         parse_parameters(notebook_with(tmp_path, source))
     assert said in str(refusal.value)
 
@@ -222,6 +222,15 @@ def test_a_refusal_of_sqkit_keeps_its_class_and_code(tmp_path: Path) -> None:
     assert str(refusal.value) == "the window starts 2010-01-04 but the model saw 2010-12-31"
     assert refusal.value.exit_code == 4
     assert "WindowOverlap" in refusal.value.values["traceback"]
+
+
+def test_a_full_disk_in_a_cell_is_bad_output(tmp_path: Path) -> None:
+    """What the file system refuses a cell is exit 2 and says what to do, not a failed notebook."""
+    with pytest.raises(
+        OutputError, match=r"cell body: .*No space left on device; free some space"
+    ) as refusal:
+        run_notebook(NOTEBOOKS / "full_disk.ipynb", tmp_path / "executed.ipynb", {}, cwd=tmp_path)
+    assert refusal.value.exit_code == 2
 
 
 def test_a_cell_that_never_ends(tmp_path: Path) -> None:
@@ -320,7 +329,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path) -> No
     with pytest.raises(OutputError):
         run_notebook(
             NOTEBOOKS / "endless_cell.ipynb",
-            tmp_path / "file" / "executed.ipynb",
+            tmp_path / "file" / "below" / "executed.ipynb",
             {},
             cwd=tmp_path,
             timeout_seconds=5,
@@ -375,7 +384,7 @@ def dirty_notebook(folder: Path) -> Path:
     """A notebook with everything the lint refuses."""
     notebook = json.loads((NOTEBOOKS / "every_type.ipynb").read_text())
     title, imports, parameters, kept, record = notebook["cells"]
-    title["source"] = "The uplift was 3.2% on `0.5` and [0.7](x_0.7.html)."
+    title["source"] = "The uplift was 3.2% on `0.5` and [page](x_0.7.html)."
     imports["id"] = "a1b2c3d4"
     imports["outputs"] = [{"name": "stdout", "output_type": "stream", "text": "x"}]
     kept["id"], kept["execution_count"] = "parameters", 3

@@ -90,7 +90,9 @@ def test_every_setting_has_its_given_name_and_default() -> None:
     assert Settings().model_dump() == GIVEN
 
 
-def test_env_example_lists_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_env_example_lists_every_setting_with_its_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """.env.example names every setting once, and reading it gives exactly the defaults."""
     text = (ROOT / ".env.example").read_text()
     names = re.findall(rf"^{PREFIX}(\w+)=", text, flags=re.M)

@@ -30,7 +30,8 @@ def scored_rows(*runs: dict[str, np.ndarray]) -> np.ndarray:
 
     An abstention (low confidence, outside the training ranges) is a scored row whose call is FLAT.
     """
-    return np.logical_and.reduce([~np.isin(run["reason"], _UNSCORED) for run in runs])
+    scored: np.ndarray = np.logical_and.reduce([~np.isin(run["reason"], _UNSCORED) for run in runs])
+    return scored
 
 
 def directional_calls(record: RecordFile, entry_strength: float) -> np.ndarray:
@@ -73,9 +74,13 @@ class AccuracyAnalyzer:
         try:
             candidate, baseline = self._records[symbol, "candidate"], self._records[symbol, "baseline"]
         except KeyError as missing:
-            raise ArtifactChanged(f"{symbol}: no prediction file is listed for {missing.args[0][1]}") from None
+            raise ArtifactChanged(
+                f"{symbol}: no prediction file is listed for {missing.args[0][1]}"
+            ) from None
         if not np.array_equal(candidate.columns["bar_time"], baseline.columns["bar_time"]):
-            raise ArtifactChanged(f"{symbol}: candidate and baseline were not run on identical rows", symbol=symbol)
+            raise ArtifactChanged(
+                f"{symbol}: candidate and baseline were not run on identical rows", symbol=symbol
+            )
 
     def judged_rows(self, symbol: str, *, acted_on: bool = False) -> np.ndarray:
         """Rows that count for a symbol, bool (n,): scored for both runs, outcome known.
@@ -83,12 +88,21 @@ class AccuracyAnalyzer:
         With `acted_on` only those on which the baseline rule is not FLAT: rows that can trade.
         """
         candidate, baseline = (self._records[symbol, role].columns for role in ("candidate", "baseline"))
-        rows = scored_rows(candidate, baseline) & (candidate["outcome"] != UNKNOWN)
-        return rows & (candidate["baseline_direction"] != FLAT) if acted_on else rows
+        rows: np.ndarray = scored_rows(candidate, baseline) & (candidate["outcome"] != UNKNOWN)
+        if acted_on:
+            rows &= candidate["baseline_direction"] != FLAT
+        return rows
 
-    def pooled(self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False) -> dict[str, np.ndarray]:
+    def pooled(
+        self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False
+    ) -> dict[str, np.ndarray]:
         """Calls, outcomes, probabilities and session dates of the judged rows of several symbols."""
-        parts: dict[str, list[np.ndarray]] = {"calls": [], "outcomes": [], "probability_up": [], "session_days": []}
+        parts: dict[str, list[np.ndarray]] = {
+            "calls": [],
+            "outcomes": [],
+            "probability_up": [],
+            "session_days": [],
+        }
         for symbol in self.symbols if symbols is None else symbols:
             record, rows = self._records[symbol, role], self.judged_rows(symbol, acted_on=acted_on)
             parts["calls"].append(directional_calls(record, self.entry_strength)[rows])
@@ -97,7 +111,9 @@ class AccuracyAnalyzer:
             parts["session_days"].append(record.columns["session_date"][rows])
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
-    def metrics(self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False) -> dict[str, Any]:
+    def metrics(
+        self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False
+    ) -> dict[str, Any]:
         """`sqkit.metrics.accuracy_metrics` of one run over the judged rows."""
         rows = self.pooled(role, symbols=symbols, acted_on=acted_on)
         is_rule = self._records[self.symbols[0], role].version == RULE
@@ -105,8 +121,14 @@ class AccuracyAnalyzer:
 
     def abstentions(self) -> dict[str, int]:
         """How often the candidate said nothing, by reason."""
-        reasons = np.concatenate([self._records[name, "candidate"].columns["reason"] for name in self.symbols])
-        return {name: int(np.sum(reasons == code)) for name, code in REASON_CODES.items() if np.any(reasons == code)}
+        reasons = np.concatenate(
+            [self._records[name, "candidate"].columns["reason"] for name in self.symbols]
+        )
+        return {
+            name: int(np.sum(reasons == code))
+            for name, code in REASON_CODES.items()
+            if np.any(reasons == code)
+        }
 
     def analyze(self) -> dict[str, Any]:
         """Everything ``validation_accuracy.json`` holds."""

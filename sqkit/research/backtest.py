@@ -123,7 +123,9 @@ class SymbolRun:
     fills: Fills
 
 
-def backtest_symbol(bars: BarArrays, model: StudentModel | None, window: Window, rules: TradingRules) -> SymbolRun:
+def backtest_symbol(
+    bars: BarArrays, model: StudentModel | None, window: Window, rules: TradingRules
+) -> SymbolRun:
     """Run one symbol through the window; without a model the rule trades alone.
 
     Bars before the window warm features and indicators, bars after it only serve to know
@@ -235,7 +237,9 @@ def run_validation_backtest(
         A symbol has no row that could be scored; the message says how many bars are missing.
     """
     symbols = list(bars)
-    candidate = map_symbols(lambda name: backtest_symbol(bars[name], model, window, rules), symbols, label="candidate")
+    candidate = map_symbols(
+        lambda name: backtest_symbol(bars[name], model, window, rules), symbols, label="candidate"
+    )
     baseline = map_symbols(
         lambda name: backtest_symbol(bars[name], baseline_model, window, rules), symbols, label="baseline"
     )
@@ -261,7 +265,12 @@ def run_validation_backtest(
 def _hold(bars: BarArrays, window: Window, rules: TradingRules) -> SymbolRun:
     start, stop = bars.window(window.first_day, window.last_day)
     fills = buy_and_hold(
-        bars, start, stop, capital=rules.capital, slippage_bps=rules.slippage_bps, schedule=rules.cost_schedule
+        bars,
+        start,
+        stop,
+        capital=rules.capital,
+        slippage_bps=rules.slippage_bps,
+        schedule=rules.cost_schedule,
     )
     return SymbolRun(bars.symbol, {}, fills)
 
@@ -288,4 +297,6 @@ def _portfolio(runs: dict[str, SymbolRun], capital: float) -> PortfolioRun:
         listed[at] += 1.0
     returns = total / listed
     closed = [run.fills.trades["net_pnl"][run.fills.trades["exit_time"] != 0] for run in runs.values()]
-    return PortfolioRun(runs, days.astype(np.int32), returns, financial_metrics(returns, np.concatenate(closed)))
+    return PortfolioRun(
+        runs, days.astype(np.int32), returns, financial_metrics(returns, np.concatenate(closed))
+    )

@@ -38,7 +38,7 @@ def price_and_sessions(dates: ArrayLike, close: ArrayLike, *, symbol: str) -> Fi
         top.set_title(f"{title} ({len(sessions):,} sessions, {len(days):,} bars)")
         bottom.fill_between(sessions, bars, step="mid", color=PALE, linewidth=0)
         bottom.set_ylim(0, float(bars.max()) * 1.15)
-        bottom.set_ylabel("bars a session")
+        bottom.set_title("Bars a session", fontweight="normal")
         date_axis(bottom)
     return figure
 

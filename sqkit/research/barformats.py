@@ -182,6 +182,7 @@ def _read_text(content: bytes, place: str, symbol: str | None) -> RawBars:
     table = _table(lines[header.lines :], delimiter, max(len(row) for row in head), place)
     if table.empty:
         raise no_bars(place)
+    _refuse_wider_lines(table, header, place)
     columns, more = roles(header.names, place) if header.names else roles_by_content(table, place)
     return _text_bars(table, columns, header, place, notes + header.notes + more)
 
@@ -212,6 +213,19 @@ def _text_bars(
     if stamps.note:
         notes.append(stamps.note)
     return RawBars(stamps, ohlcv, symbols, "line", first_line, notes)
+
+
+def _refuse_wider_lines(table: pd.DataFrame, header: _Header, place: str) -> None:
+    """More cells than the header names (an unquoted 1,234.5, say) would shift every price."""
+    extra = table.iloc[:, len(header.names) :] if header.names else table.iloc[:, :0]
+    wider = extra.ne("").any(axis=1).to_numpy()
+    if wider.any():
+        line = header.lines + 1 + int(np.argmax(wider))
+        raise BarsFormatRefused(
+            f"{place}: not a regular table (line {line} has more cells than the header); quote numbers with "
+            "commas or correct that line",
+            line=line,
+        )
 
 
 def _decode(content: bytes) -> tuple[str, list[str]]:

@@ -14,7 +14,9 @@ from sqkit.research.progress import progress_over
 Result = TypeVar("Result")
 
 
-def map_symbols(function: Callable[[str], Result], symbols: Sequence[str], *, label: str) -> dict[str, Result]:
+def map_symbols(
+    function: Callable[[str], Result], symbols: Sequence[str], *, label: str
+) -> dict[str, Result]:
     """Apply `function` to every symbol and return the results by symbol, in the given order.
 
     A symbol that fails fails the run: its error names it, nothing is dropped in silence.

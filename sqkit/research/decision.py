@@ -36,7 +36,9 @@ def decision_time(environ: dict[str, str] | None = None) -> str:
 
 
 def policy_with(
-    precision_uplift: float | None = None, hit_ratio_uplift: float | None = None, sharpe_uplift: float | None = None
+    precision_uplift: float | None = None,
+    hit_ratio_uplift: float | None = None,
+    sharpe_uplift: float | None = None,
 ) -> Policy:
     """The policy of the settings with thresholds given as flags in place; None leaves the setting."""
     return Policy.from_settings(
@@ -99,7 +101,9 @@ def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dic
         candidate_metrics=seven_metrics(accuracy["candidate"], results["metrics"]["candidate"]),
         baseline_metrics=seven_metrics(accuracy["baseline"], results["metrics"]["baseline"]),
         policy=policy,
-        adequacy=Adequacy(**adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])),
+        adequacy=Adequacy(
+            **adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])
+        ),
         integrity=_integrity(results, parity),
         evidence={
             "grade": "none",
@@ -161,10 +165,11 @@ def _integrity(results: dict[str, Any], parity: dict[str, Any]) -> list[dict[str
 
 def _notes(results: dict[str, Any]) -> list[str]:
     notes = [
-        f"{symbol}: short history, {sessions} scored sessions" for symbol, sessions in results["short_history"].items()
+        f"{symbol}: short history, {sessions} scored sessions"
+        for symbol, sessions in results["short_history"].items()
     ]
     if results["untrained_symbols"]:
         notes.append(f"validated untrained: {', '.join(results['untrained_symbols'])}")
     if not results["tradable"]:
         notes.append("an index is not tradable: its costs and P&L are as if it were")
-    return notes + results["notes"]
+    return [*notes, *results["notes"]]

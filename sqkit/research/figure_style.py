@@ -45,6 +45,8 @@ _STYLE: Final[Any] = {
     "ytick.color": MUTED,
     "legend.frameon": False,
     "axes.prop_cycle": cycler(color=COLOURS),
+    "figure.constrained_layout.w_pad": 0.09,
+    "figure.constrained_layout.h_pad": 0.09,
 }
 
 

@@ -48,7 +48,8 @@ from sqkit.research.sources import (
     version_of,
 )
 from sqkit.research.teacher import train_teacher
-from sqkit.research.validation import RESULTS_FILE, VALIDATION_ARTIFACTS, load_window, plan_validation
+from sqkit.research.accuracy import RESULTS_FILE
+from sqkit.research.validation import VALIDATION_ARTIFACTS, load_window, plan_validation
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
 
@@ -357,7 +358,11 @@ def rebuild_checklist_job(student_dir: str, thresholds: Thresholds) -> Decision:
         "timestamp": decision_time(),
         **thresholds.parameters(),
     }
-    with exclusive(folder, "checklist"), staging_folder(folder / "checklist") as staging, run.staged() as pages:
+    with (
+        exclusive(folder, "checklist"),
+        staging_folder(folder / "checklist") as staging,
+        run.staged() as pages,
+    ):
         pages.carry_over("train", "validate")
         for name in VALIDATION_ARTIFACTS:
             _copy(folder / name, staging / name)
@@ -428,7 +433,9 @@ def _metrics_of(path: Path) -> dict[str, float | None]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"{path}: cannot be read ({problem}); give a JSON file with the seven metrics") from None
+        raise UsageError(
+            f"{path}: cannot be read ({problem}); give a JSON file with the seven metrics"
+        ) from None
     return parse_metrics(text, str(path))
 
 
@@ -460,7 +467,9 @@ def _keep_earlier(student_dir: Path) -> None:
     if not present:
         return
     earlier = make_folder(student_dir / EARLIER_FOLDER)
-    number = 1 + max((int(folder.name[1:]) for folder in earlier.glob("v*") if folder.name[1:].isdigit()), default=0)
+    number = 1 + max(
+        (int(folder.name[1:]) for folder in earlier.glob("v*") if folder.name[1:].isdigit()), default=0
+    )
     with staging_folder(earlier / f"v{number}") as staging:
         for name in present:
             publish(student_dir / name, staging / name)
@@ -469,5 +478,9 @@ def _keep_earlier(student_dir: Path) -> None:
 
 def _decision(checklist: dict[str, Any], folder: Path, report: str | None) -> Decision:
     return Decision(
-        checklist["recommendation"], checklist["reason"], exit_code(checklist), str(folder / CHECKLIST_FILE), report
+        checklist["recommendation"],
+        checklist["reason"],
+        exit_code(checklist),
+        str(folder / CHECKLIST_FILE),
+        report,
     )

@@ -40,7 +40,7 @@ _MLP_SAMPLES: Final = 2_000_000  # rows shown in all: few rows many times, many 
 _FOREST_ROWS: Final = 10_000
 _FOREST_TREES: Final = 60
 _MIN_ROWS: Final = 100
-_ROWS_FOR_THREADS: Final = 50_000
+_ROWS_FOR_THREADS: Final = 500_000
 
 
 @dataclass(frozen=True)

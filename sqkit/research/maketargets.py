@@ -112,7 +112,9 @@ def _student() -> str | None:
     if version := _given("VERSION"):
         path = Path(Settings().data_dir) / "models" / version / "student" / STUDENT_FILE
         if not path.is_file():
-            raise UsageError(f"VERSION={version}: there is no {path}; run make train VERSION={version}", path=str(path))
+            raise UsageError(
+                f"VERSION={version}: there is no {path}; run make train VERSION={version}", path=str(path)
+            )
         return str(path)
     try:
         return newest_student()

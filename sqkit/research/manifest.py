@@ -80,21 +80,28 @@ def training_report_folder(reports_dir: Path, version: str) -> Path:
     return folder
 
 
-def carry_training_report(reports_dir: Path, version: str, staging: Path) -> list[str]:
-    """Copy the training pages of a version's first run into a new one, byte for byte.
+def carry_pages(reports_dir: Path, version: str, staging: Path, pages: Sequence[str]) -> list[str]:
+    """Copy pages of a version's earlier runs into a new one, byte for byte, each from the newest that has it.
+
+    Parameters
+    ----------
+    pages
+        Such as ``train``; a page that no run has is left out.
 
     Returns
     -------
     list
-        Names of the files copied; empty when the version was trained without a report.
+        Names of the files copied.
     """
-    first = run_folder(reports_dir, version, 1)
-    pages = [first / f"train.{suffix}" for suffix in ("html", "ipynb", "md")]
-    figures = sorted((first / FIGURES).glob("train-*.png"))
     carried = []
-    for path in [*pages, *figures]:
-        if path.is_file():
-            relative = path.relative_to(first)
+    for page in pages:
+        runs = [run_folder(reports_dir, version, number) for number in _numbers(reports_dir, version)]
+        source = next((run for run in reversed(runs) if (run / f"{page}.html").is_file()), None)
+        if source is None:
+            continue
+        files = [source / f"{page}.{suffix}" for suffix in ("html", "ipynb", "md")]
+        for path in [*files, *sorted((source / FIGURES).glob(f"{page}-*.png"))]:
+            relative = path.relative_to(source)
             make_folder((staging / relative).parent)
             with output_errors(staging / relative):
                 shutil.copyfile(path, staging / relative)

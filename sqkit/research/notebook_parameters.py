@@ -221,7 +221,9 @@ def _text(value: Any) -> str | None:
 def _whole(value: Any) -> int | None:
     if isinstance(value, str):
         return int(value) if re.fullmatch(r"[+-]?\d+", value.strip()) else None
-    return int(value) if isinstance(value, numbers.Integral) and type(value) is not bool else None
+    if isinstance(value, bool):
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else None
 
 
 def _number(value: Any) -> float | None:
@@ -230,7 +232,9 @@ def _number(value: Any) -> float | None:
             return float(value)
         except ValueError:
             return None
-    return float(value) if isinstance(value, numbers.Real) and type(value) is not bool else None
+    if isinstance(value, bool):
+        return None
+    return float(value) if isinstance(value, numbers.Real) else None
 
 
 def _truth(value: Any) -> bool | None:

@@ -69,7 +69,9 @@ def planted_market(
     """
     if interval not in BAR_VOLATILITY:
         raise UsageError(f"interval {interval!r}: one of {', '.join(BAR_VOLATILITY)}", interval=interval)
-    names = [f"PLANT{number + 1:02d}" for number in range(symbols)] if isinstance(symbols, int) else list(symbols)
+    names = (
+        [f"PLANT{number + 1:02d}" for number in range(symbols)] if isinstance(symbols, int) else list(symbols)
+    )
     starts_ns, session_number = _bar_starts(sessions, interval, market)
     broken = session_number >= (sessions if break_at is None else break_at)
     generator = np.random.default_rng([seed, sessions, INTERVAL_MINUTES[interval]])
@@ -95,7 +97,9 @@ def _bar_starts(sessions: int, interval: str, market: str) -> tuple[np.ndarray, 
     first = session_day(pd.Timestamp(FIRST_SESSION).date())
     days = table.session_days(first, first + int(sessions * 1.6) + 30)[:sessions]
     if len(days) < sessions:
-        raise UsageError(f"{sessions} sessions: the calendar holds {len(days)} from {FIRST_SESSION}", sessions=sessions)
+        raise UsageError(
+            f"{sessions} sessions: the calendar holds {len(days)} from {FIRST_SESSION}", sessions=sessions
+        )
     if interval == "1d":
         midnights = pd.to_datetime(days, unit="D").tz_localize(str(table.zone)).tz_convert("UTC")
         return midnights.as_unit("ns").asi8, np.arange(sessions)
@@ -122,7 +126,9 @@ def _simulate(
     pull = np.where(broken, -edge, edge) * np.concatenate([[0.0], flow[:-1]])
     returns = volatility * (trend + pull + generator.standard_normal(bars))
     close = 100.0 * np.exp(np.cumsum(returns))
-    opened = np.concatenate([[100.0], close[:-1]]) * np.exp(0.05 * volatility * generator.standard_normal(bars))
+    opened = np.concatenate([[100.0], close[:-1]]) * np.exp(
+        0.05 * volatility * generator.standard_normal(bars)
+    )
 
     # The close stands high in its range when the flow is strong: the body is given, so the wicks carry it.
     place = 1.0 / (1.0 + np.exp(-FLOW_IN_CLOSE * flow - 0.5 * generator.standard_normal(bars)))

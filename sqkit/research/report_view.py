@@ -10,11 +10,13 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from sqkit.checklist import INSUFFICIENT_EVIDENCE, PROMOTE, REJECT
+from sqkit.files import read_json, write_text
 from sqkit.research.notebook_parameters import cell_source, parameters_of_source
-from sqkit.research.notebook_store import INJECTED
+from sqkit.research.notebook_store import INJECTED, notebook_text
 
 _VERDICT: Final = re.compile(
     rf"^[#>*_\s]*({PROMOTE}|{REJECT}|{INSUFFICIENT_EVIDENCE})\b[*_]*\s*[:.,–—-]?\s*(.*)", re.DOTALL
@@ -72,14 +74,22 @@ class ReportView:
         return (item for section in self.sections for item in section.items if item.kind == "figure")
 
 
+def set_verdict(executed: Path, line: str) -> None:
+    """Let a page open with a verdict that was reached after its notebook had run."""
+    notebook = read_json(executed)
+    notebook["metadata"]["sqkit"] = {"verdict": line}
+    write_text(executed, notebook_text(notebook))
+
+
 def report_view(notebook: dict[str, Any]) -> ReportView:
     """Read an executed notebook as a report.
 
     Tags decide what shows: ``remove_cell`` nothing, ``remove_input`` no code, ``remove_output``
     no outputs. The parameters cell becomes a table of the values that were used. When the first
-    Markdown *output* opens with a recommendation, its first paragraph becomes the verdict.
+    Markdown *output* opens with a recommendation, its first paragraph becomes the verdict; so
+    does the line that `set_verdict` left.
     """
-    verdict: Verdict | None = None
+    verdict, _ = _split_verdict(notebook["metadata"].get("sqkit", {}).get("verdict", ""))
     looking = True
     sections: list[Section] = []
     used = notebook["metadata"].get("papermill", {}).get("parameters", {})
@@ -88,8 +98,9 @@ def report_view(notebook: dict[str, Any]) -> ReportView:
         for place, item in enumerate(items):
             if looking and cell["cell_type"] == "code" and item.kind == "prose":
                 looking = False
-                verdict, rest = _split_verdict(item.text)
-                if verdict:
+                found, rest = _split_verdict(item.text)
+                if found:
+                    verdict = found
                     items[place : place + 1] = [Item("prose", rest)] if rest else []
                 break
         if items:

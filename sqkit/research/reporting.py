@@ -51,7 +51,9 @@ def notebook_path(name: str) -> Path:
     for folder in (package.parent / "notebooks", package / "notebooks"):
         if (folder / f"{name}.ipynb").is_file():
             return folder / f"{name}.ipynb"
-    raise ReportIncomplete(f"{name}.ipynb is not part of this installation; install sqkit again", notebook=name)
+    raise ReportIncomplete(
+        f"{name}.ipynb is not part of this installation; install sqkit again", notebook=name
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class ReportRun:
     @classmethod
     def for_validation(cls, reports_dir: Path, version: str) -> ReportRun:
         """The next validation: it completes v1, or counts on."""
-        return cls(reports_dir, version, run_folder(reports_dir, version, next_run_number(reports_dir, version)))
+        return cls(
+            reports_dir, version, run_folder(reports_dir, version, next_run_number(reports_dir, version))
+        )
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[StagedReport]:
@@ -141,7 +145,12 @@ class StagedReport:
             write_report(executed, self.staging, page, links=links if checklist is not None else None)
 
     def seal(
-        self, *, checklist: dict[str, Any], artifacts_folder: Path, artifacts_name: str, artifacts: Sequence[str]
+        self,
+        *,
+        checklist: dict[str, Any],
+        artifacts_folder: Path,
+        artifacts_name: str,
+        artifacts: Sequence[str],
     ) -> None:
         """Write the manifest over everything that lies here and over the artifacts."""
         period = checklist["validation_period"]

@@ -100,10 +100,15 @@ def open_teacher(teacher_dir: str, *, bars: str = "") -> tuple[dict[str, Any], d
     """
     metadata = Path(teacher_dir) / METADATA_FILE
     if not metadata.is_file():
-        raise UsageError(f"{teacher_dir}: holds no teacher; train one with sqkit train-teacher", folder=teacher_dir)
+        raise UsageError(
+            f"{teacher_dir}: holds no teacher; train one with sqkit train-teacher", folder=teacher_dir
+        )
     teacher = read_json(metadata)
     loaded, _ = load_bars(
-        bars or teacher["bars_location"], teacher["symbols"], interval=teacher["interval"], market=teacher["market"]
+        bars or teacher["bars_location"],
+        teacher["symbols"],
+        interval=teacher["interval"],
+        market=teacher["market"],
     )
     return teacher, loaded
 
@@ -121,9 +126,13 @@ def load_bars(
     sessions = load_sessions(market, Settings().sessions_file)
     loaded, notes = {}, []
     for symbol in symbols:
-        loaded[symbol], report = load_symbol(location, symbol, interval=interval, market=market, sessions=sessions)
+        loaded[symbol], report = load_symbol(
+            location, symbol, interval=interval, market=market, sessions=sessions
+        )
         notes += [f"{symbol}: {count} {reason} dropped" for reason, count in report.dropped.items()]
-        notes += [f"{symbol}: {found.kind}, {found.count} times, first {found.first}" for found in report.problems]
+        notes += [
+            f"{symbol}: {found.kind}, {found.count} times, first {found.first}" for found in report.problems
+        ]
     return loaded, notes
 
 
@@ -196,8 +205,14 @@ def newest_student() -> str:
 
 def _newest(settings: Settings, inside_version: str) -> Path | None:
     models = Path(settings.data_dir) / "models"
-    versions = sorted(path.name for path in models.glob("*") if is_version(path.name)) if models.is_dir() else []
-    found = [models / version / inside_version for version in versions if (models / version / inside_version).is_file()]
+    versions = (
+        sorted(path.name for path in models.glob("*") if is_version(path.name)) if models.is_dir() else []
+    )
+    found = [
+        models / version / inside_version
+        for version in versions
+        if (models / version / inside_version).is_file()
+    ]
     return found[-1] if found else None
 
 

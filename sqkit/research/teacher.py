@@ -52,8 +52,8 @@ MODEL_FILE: Final = "teacher_model.onnx"
 METADATA_FILE: Final = "metadata.json"
 SOFT_LABELS_FILE: Final = "soft_labels.parquet"
 
-_TREES: Final = 100
-_LEAVES: Final = 15
+_TREES: Final = 150
+_LEAVES: Final = 31
 _LEARNING_RATE: Final = 0.05
 _RIDGE: Final = 1.0
 _MIN_ROWS_PER_CLASS: Final = 50

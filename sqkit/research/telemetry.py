@@ -46,7 +46,12 @@ def file_name(symbol: str, role: str, kind: str) -> str:
 
 def write_predictions(folder: Path, record: RecordFile) -> dict[str, Any]:
     """Write one symbol's predictions; returns the entry for ``validation_results.json``."""
-    return _write(folder / file_name(record.symbol, record.role, "predictions"), record, PREDICTION_FIELDS, "predictions")
+    return _write(
+        folder / file_name(record.symbol, record.role, "predictions"),
+        record,
+        PREDICTION_FIELDS,
+        "predictions",
+    )
 
 
 def write_trades(folder: Path, record: RecordFile) -> dict[str, Any]:
@@ -55,7 +60,9 @@ def write_trades(folder: Path, record: RecordFile) -> dict[str, Any]:
 
 
 def _write(path: Path, record: RecordFile, fields: dict[str, str], kind: str) -> dict[str, Any]:
-    columns = {name: np.ascontiguousarray(record.columns[name], dtype=kind_) for name, kind_ in fields.items()}
+    columns = {
+        name: np.ascontiguousarray(record.columns[name], dtype=kind_) for name, kind_ in fields.items()
+    }
     stored = RecordFile(record.symbol, record.role, record.version, columns)
     about = {
         "codes": {name: words for name, words in code_dictionary().items() if name in fields},
@@ -95,7 +102,8 @@ def read_records(path: Path, *, expected_digest: str | None = None) -> RecordFil
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
     except (pa.ArrowException, KeyError, ValueError, OSError) as problem:
         raise ArtifactChanged(
-            f"{path}: cannot be read as sqkit records ({str(problem).splitlines()[0]}); validate again", path=str(path)
+            f"{path}: cannot be read as sqkit records ({str(problem).splitlines()[0]}); validate again",
+            path=str(path),
         ) from None
     record = RecordFile(about["symbol"], about["role"], about["student_model_version"], columns)
     if expected_digest is not None and record.digest() != expected_digest:

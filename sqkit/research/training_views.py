@@ -76,6 +76,16 @@ def teacher_rows(teacher: dict[str, Any]) -> list[Row]:
     return [{"": name, "value": value} for name, value in facts.items()]
 
 
+def summary(teacher: dict[str, Any]) -> dict[str, Any]:
+    """What the index of reports says about a run that is trained and not validated yet."""
+    window = teacher["training_window"]
+    return {
+        "strategy": teacher["strategy"],
+        "symbols": teacher["symbols"],
+        "window": f"trained {window['start']} to {window['end']}",
+    }
+
+
 def student_rows(summary: dict[str, Any]) -> list[Row]:
     """What the student is."""
     about = summary["metadata"]
@@ -102,6 +112,14 @@ def distillation_line(summary: dict[str, Any]) -> str:
         f"student on hard labels (Brier {student['brier']:.4f} against {hard['brier']:.4f}; "
         f"teacher {teacher['brier']:.4f})."
     )
+
+
+def distillation_series(summary: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Hit rate, AUC and Brier score by model, for the figure."""
+    return {
+        row["model"].replace("_", " "): {name: row[name] for name in ("hit_rate", "auc", "brier")}
+        for row in summary["distillation"]
+    }
 
 
 def count_rows(counts: dict[str, Any]) -> list[Row]:

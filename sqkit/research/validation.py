@@ -158,8 +158,10 @@ def load_window(
     for symbol, series in loaded.items():
         first, stop = series.window(window.first_day, window.last_day)
         if first == stop:
-            asked = f"between {iso_date(window.first_day)} and {iso_date(window.last_day)}" if end else (
-                f"from {iso_date(window.first_day)} on"
+            asked = (
+                f"between {iso_date(window.first_day)} and {iso_date(window.last_day)}"
+                if end
+                else (f"from {iso_date(window.first_day)} on")
             )
             raise WindowEmpty(
                 f"{symbol}: no bar {asked}, the stored bars run {_range_of(series)}; "
@@ -217,7 +219,9 @@ def _window(about: dict[str, Any], start: str, end: str) -> Window:
     first = refuse_seen(about, start)
     last = parse_day(end, "end") if end else session_day(dt.date(2200, 1, 1))
     if first > last:
-        raise UsageError(f"the window starts {iso_date(first)} and ends {end}: start must not be after end", end=end)
+        raise UsageError(
+            f"the window starts {iso_date(first)} and ends {end}: start must not be after end", end=end
+        )
     return Window(first, last)
 
 
@@ -276,7 +280,10 @@ def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest
     write_json(output_dir / COMPARISON_FILE, compare_with_baseline(run, accuracy))
     write_json(
         output_dir / PARITY_FILE,
-        {"status": "not_run", "note": "the live engine that replays the validation is not part of this version"},
+        {
+            "status": "not_run",
+            "note": "the live engine that replays the validation is not part of this version",
+        },
     )
     return run
 
@@ -288,7 +295,9 @@ def _results(plan: ValidationPlan, run: ValidationBacktest, files: list[dict[str
         "baseline_model": plan.baseline_path,
         "candidate_model": plan.model_path,
         "daily_returns": {
-            name: dict(zip((iso_date(day) for day in part.session_days), part.daily_returns.tolist(), strict=True))
+            name: dict(
+                zip((iso_date(day) for day in part.session_days), part.daily_returns.tolist(), strict=True)
+            )
             for name, part in _runs(run).items()
         },
         "digests": {

@@ -9,12 +9,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from sqkit.records import DOWN, INSIDE, UP
 from sqkit.research.accuracy import AccuracyAnalyzer
 
 Row = dict[str, Any]
 NOTHING: Final = "n/a"
-_PERCENT: Final = {"precision_long", "hit_ratio", "accuracy", "total_return", "max_drawdown", "win_rate", "coverage"}
+_PERCENT: Final = {
+    "precision_long",
+    "hit_ratio",
+    "accuracy",
+    "total_return",
+    "max_drawdown",
+    "win_rate",
+    "coverage",
+}
 TITLES: Final = {
     "precision_long": "Precision (LONG)",
     "hit_ratio": "Hit ratio",
@@ -127,8 +134,20 @@ def criteria_rows(checklist: dict[str, Any]) -> list[Row]:
     sharpe = unrounded["sharpe_difference"] if absolute else unrounded["sharpe_uplift"]
     asked = checklist["policy"]["min_sharpe_uplift_absolute"] if absolute else thresholds["min_sharpe_uplift"]
     rows = [
-        ("Precision uplift", unrounded["precision_uplift"], thresholds["min_precision_uplift"], "precision_pass", False),
-        ("Hit ratio uplift", unrounded["hit_ratio_uplift"], thresholds["min_hit_ratio_uplift"], "hit_ratio_pass", False),
+        (
+            "Precision uplift",
+            unrounded["precision_uplift"],
+            thresholds["min_precision_uplift"],
+            "precision_pass",
+            False,
+        ),
+        (
+            "Hit ratio uplift",
+            unrounded["hit_ratio_uplift"],
+            thresholds["min_hit_ratio_uplift"],
+            "hit_ratio_pass",
+            False,
+        ),
         ("Sharpe uplift" + (" (absolute)" if absolute else ""), sharpe, asked, "sharpe_pass", absolute),
     ]
     return [
@@ -154,7 +173,12 @@ def adequacy_rows(checklist: dict[str, Any]) -> list[Row]:
         "baseline_calls": policy["min_calls"],
     }
     return [
-        {"count": name.replace("_", " "), "found": counts[name], "asked": limit, "": "✅" if counts[name] >= limit else "❌"}
+        {
+            "count": name.replace("_", " "),
+            "found": counts[name],
+            "asked": limit,
+            "": "✅" if counts[name] >= limit else "❌",
+        }
         for name, limit in asked.items()
     ]
 
@@ -182,22 +206,16 @@ def reason_rows(accuracy: dict[str, Any]) -> list[Row]:
     ]
 
 
-def decisive(analyzer: AccuracyAnalyzer, role: str) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and outcomes (1 up, 0 down) of the decisive scored rows of a model."""
+def scored(analyzer: AccuracyAnalyzer, role: str) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and outcomes of the judged rows of a model, for the calibration figure."""
     rows = analyzer.pooled(role)
-    keep = np.isin(rows["outcomes"], (UP, DOWN)) & np.isfinite(rows["probability_up"])
-    return rows["probability_up"][keep], (rows["outcomes"][keep] == UP).astype(float)
+    return rows["probability_up"], rows["outcomes"]
 
 
-def confusion(analyzer: AccuracyAnalyzer, role: str) -> np.ndarray:
-    """Counts of calls (rows SHORT, FLAT, LONG) by outcome (columns DOWN, INSIDE, UP), int (3, 3)."""
+def calls_and_outcomes(analyzer: AccuracyAnalyzer, role: str) -> tuple[np.ndarray, np.ndarray]:
+    """Calls and outcomes of the judged rows, for the confusion matrix."""
     rows = analyzer.pooled(role)
-    return np.array(
-        [
-            [int(np.sum((rows["calls"] == call) & (rows["outcomes"] == outcome))) for outcome in (DOWN, INSIDE, UP)]
-            for call in (-1, 0, 1)
-        ]
-    )
+    return rows["calls"], rows["outcomes"]
 
 
 def equity(results: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -206,7 +224,8 @@ def equity(results: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     dates = np.array(sorted(series["candidate"]), dtype="datetime64[D]")
     names = {"candidate": "candidate", "baseline": "baseline", "buy and hold": "buy_and_hold"}
     return dates, {
-        title: np.array([series[name][str(date)] for date in dates], dtype=float) for title, name in names.items()
+        title: np.array([series[name][str(date)] for date in dates], dtype=float)
+        for title, name in names.items()
     }
 
 
@@ -214,7 +233,8 @@ def confidences(analyzer: AccuracyAnalyzer) -> np.ndarray:
     """Confidence of every judged row the candidate scored."""
     probability = analyzer.pooled("candidate")["probability_up"]
     probability = probability[np.isfinite(probability)]
-    return np.maximum(probability, 1.0 - probability)
+    confidence: np.ndarray = np.maximum(probability, 1.0 - probability)
+    return confidence
 
 
 def evidence_line(checklist: dict[str, Any]) -> str:
