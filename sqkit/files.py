@@ -119,6 +119,7 @@ def output_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "no permission to write here; choose another folder or change its rights",
             errno.EPERM: "no permission to write here; choose another folder or change its rights",
             errno.EROFS: "the file system is read-only; choose another folder",
+            errno.EEXIST: "a file is in the way of this folder; choose another folder",
             errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
         }
         if problem.errno not in reasons:

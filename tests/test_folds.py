@@ -14,6 +14,7 @@ from sqkit.errors import TrainingDataTooSmall
 from sqkit.records import DOWN, UP
 from sqkit.research.folds import BLOCKS, block_folds, session_blocks
 from sqkit.research.labels import TrainingTable
+from sqkit.research.learners import steady_threads
 
 DAY_NS = 86_400_000_000_000
 
@@ -132,7 +133,8 @@ def test_a_random_walk_has_no_edge_in_our_folds() -> None:
             answer = np.empty(count)
             for train, test in folds:
                 model = HistGradientBoostingClassifier(max_iter=60, random_state=0, early_stopping=False)
-                answer[test] = model.fit(features[train], up[train]).predict_proba(features[test])[:, 1]
+                with steady_threads(count):
+                    answer[test] = model.fit(features[train], up[train]).predict_proba(features[test])[:, 1]
             scores[name].append(roc_auc_score(up, answer))
     assert min(scores["shuffled"]) > 0.6
     assert max(abs(score - 0.5) for score in scores["ours"]) < 0.06

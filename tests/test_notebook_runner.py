@@ -295,6 +295,7 @@ def test_nothing_of_the_machine_gets_in(tmp_path: Path, monkeypatch: pytest.Monk
     assert records == {"same_interpreter": True, "value": 7}
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C in the middle ends the kernel and leaves neither output nor temporary files."""
     work, temporary = tmp_path / "work", tmp_path / "temporary"
@@ -337,6 +338,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path) -> No
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     """Two runs in two processes and two folders write identical notebook, pages and figures."""
     code = (

@@ -136,7 +136,9 @@ class TestLayers:
     def test_hidden_layers(self, sample: Any) -> None:
         """Dense layers with ReLU equal scikit-learn's network; the columns are DOWN and UP."""
         rows, target = sample
-        network = MLPRegressor((8, 4), max_iter=200, random_state=0).fit(rows.astype(np.float64), target)
+        network = MLPRegressor(hidden_layer_sizes=(8, 4), max_iter=200, random_state=0).fit(
+            rows.astype(np.float64), target
+        )
         layers = list(zip(network.coefs_, network.intercepts_, strict=True))
         graph = onnx_export.dense_graph(layers, mean=np.zeros(COLUMNS), scale=np.ones(COLUMNS))
         answer = run(onnx_export.model_bytes(graph), rows)

@@ -15,18 +15,11 @@ import pandas as pd
 
 from sqkit.bars import INTERVAL_MINUTES, NANOSECONDS_PER_MINUTE
 from sqkit.records import iso_date, iso_instant
+from sqkit.research.barsplits import find_splits
 from sqkit.sessions import SessionTable
 
 PRICES: Final = ("open", "high", "low", "close")
-_DAY_NS: Final = 86_400_000_000_000
 _END_SHARE: Final = 0.8
-_SPLIT_RATIOS: Final = np.array([1.5, 5 / 3, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100])
-_SPLIT_TOLERANCE: Final = 0.08
-_EXACT_TOLERANCE: Final = 0.02
-_STAYS_TOLERANCE: Final = 0.2
-_STAYS_BARS: Final = 5
-_SURGE_SESSIONS: Final = 20
-_REAL_MOVE_SURGE: Final = 8.0
 
 
 @dataclass(frozen=True)
@@ -143,9 +136,8 @@ def check_bars(frame: pd.DataFrame, *, interval: str, market: str, sessions: Ses
     unique_ns = distinct(stamps[order])
     report.problems += _interval_findings(unique_ns, interval, sessions)
     report.problems += _session_findings(unique_ns, interval, sessions)
-    report.problems += _split_findings(
-        days[order], prices[order], frame["volume"].to_numpy(np.float64)[order]
-    )
+    volume = frame["volume"].to_numpy(np.float64)
+    report.problems += _split_finding(find_splits(days[order], prices[order], volume[order]))
     return report
 
 
@@ -304,46 +296,11 @@ def _session_findings(unique_ns: np.ndarray, interval: str, sessions: SessionTab
         yield Finding("gaps", "warning", lacking, first, "; ".join(parts))
 
 
-def _split_findings(days: np.ndarray, prices: np.ndarray, volume: np.ndarray) -> Iterator[Finding]:
-    """Overnight jumps by a simple ratio that the following bars keep.
-
-    A real crash moves many times the usual money, a split as a rule does not: after such a
-    session only a ratio met almost exactly counts. Without volume only the ratio and its
-    permanence speak.
-    """
-    turn = np.flatnonzero(np.diff(days) > 0) + 1
-    before, after = prices[turn - 1, 3], prices[turn, 0]
-    surge = _money_surge(turn, prices[:, 3] * np.nan_to_num(volume))
-    good = (before > 0) & (after > 0)
-    turn, before, after, surge = turn[good], before[good], after[good], surge[good]
-    if not len(turn):
-        return
-    factor = np.maximum(before / after, after / before)
-    distance = np.abs(np.log(factor[:, None] / _SPLIT_RATIOS[None, :]))
-    nearest = _SPLIT_RATIOS[np.argmin(distance, axis=1)]
-    near = distance.min(axis=1) < np.where(surge < _REAL_MOVE_SURGE, _SPLIT_TOLERANCE, _EXACT_TOLERANCE)
-    near &= (before > after) | (nearest >= 2)  # a rise by half is no usual reverse split
-    found = []
-    for at in np.flatnonzero(near):
-        row, ratio = turn[at], nearest[at]
-        old = np.median(prices[max(0, row - _STAYS_BARS) : row, 3])
-        new = np.median(prices[row : row + _STAYS_BARS, 3])
-        if abs(np.log(max(old / new, new / old) / ratio)) < _STAYS_TOLERANCE:
-            sign = f"{ratio:.3g}:1" if before[at] > after[at] else f"1:{ratio:.3g}"
-            found.append(f"{iso_date(days[row])} ({sign})")
-    if found:
-        shown = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
-        message = f"{len(found)} unadjusted splits or bonus issues: {shown}; use split-adjusted bars"
-        yield Finding("unadjusted_split", "error", len(found), found[0][:10], message)
-
-
-def _money_surge(turn: np.ndarray, money: np.ndarray) -> np.ndarray:
-    """Money traded in each session but the first, over the median of up to 20 sessions before; 0 if unknown."""
-    if not len(turn):
-        return np.empty(0)
-    traded = pd.Series(np.add.reduceat(money, np.concatenate([[0], turn])))
-    usual = traded.rolling(_SURGE_SESSIONS, min_periods=1).median().shift(1)
-    return (traded / usual.where(usual > 0)).fillna(0.0).to_numpy()[1:]
+def _split_finding(splits: list[str]) -> Iterator[Finding]:
+    if splits:
+        shown = ", ".join(splits[:6]) + (", ..." if len(splits) > 6 else "")
+        message = f"{len(splits)} unadjusted splits or bonus issues: {shown}; use split-adjusted bars"
+        yield Finding("unadjusted_split", "error", len(splits), splits[0][:10], message)
 
 
 def _dates(days: np.ndarray) -> str:

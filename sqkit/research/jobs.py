@@ -24,6 +24,7 @@ from sqkit.files import (
     write_json,
     write_text,
 )
+from sqkit.research.accuracy import RESULTS_FILE
 from sqkit.research.decision import (
     CHECKLIST_FILE,
     CHECKLIST_PAGE,
@@ -48,7 +49,6 @@ from sqkit.research.sources import (
     version_of,
 )
 from sqkit.research.teacher import train_teacher
-from sqkit.research.accuracy import RESULTS_FILE
 from sqkit.research.validation import VALIDATION_ARTIFACTS, load_window, plan_validation
 from sqkit.settings import Settings
 from sqkit.student import StudentModel

@@ -84,7 +84,7 @@ def run_notebook(
         What ``display.staged`` answers inside the kernel.
     progress
         Called with one line per titled section, and with what cells wrote to standard
-        error. On a terminal papermill's progress bar shows the sections instead.
+        error. On a terminal papermill's progress bar over the cells stands for the sections.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def run_notebook(
     make_folder(output.parent)
     with output_errors(output), tempfile.TemporaryFile(dir=output.parent):
         pass  # refused now, not after the work is done
-    variables = {STAGING_VARIABLE: str(staging) if staging else ""}
+    variables = {STAGING_VARIABLE: str(staging.resolve()) if staging else ""}
     with output_errors(Path(tempfile.gettempdir())), private_kernel(variables) as kernel:
         executed = _execute(source, values, cwd, timeout_seconds, kernel, progress)
         roots = [cwd.resolve(), kernel.folder, *([staging.resolve()] if staging else [])]

@@ -96,7 +96,7 @@ def _index_html(runs: list[dict[str, Any]]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f'<title>sqkit reports</title>\n<style>\n{style}</style>\n</head>\n<body class="index">\n<h1>Reports</h1>\n"
+        f'<title>sqkit reports</title>\n<style>\n{style}</style>\n</head>\n<body class="index">\n<h1>Reports</h1>\n'
         f"<p>Every run, newest model first.</p>\n{body}\n</body>\n</html>\n"
     )
 

@@ -24,6 +24,13 @@ _CODE: Final = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]*`)", re.DOTALL)
 _PAGE_LINK: Final = re.compile(r"(\]\((?!\w+:)[^)\s#]*)\.html(#[^)\s]*)?\)")
 
 
+_MARKS: Final = {
+    "✅": '<span class="yes" title="passed">✓</span>',
+    "❌": '<span class="no" title="failed">✗</span>',
+}
+"""Emoji are not in every font a report is read or printed with; these signs are."""
+
+
 def write_report(
     executed: Path, folder: Path, name: str, *, links: Mapping[str, str] | None = None
 ) -> list[str]:
@@ -74,6 +81,8 @@ def render_html(notebook: dict[str, Any], *, links: Mapping[str, str] | None = N
         The page would hold a script or load something from elsewhere.
     """
     page = _draw("report.html.j2", notebook, links)
+    for sign, mark in _MARKS.items():
+        page = page.replace(sign, mark)
     loads = re.search(
         r"<script|<link|<iframe|@import|\bsrc=[\"'](?!data:)|url\((?!data:)", page, re.IGNORECASE
     )
@@ -118,7 +127,10 @@ def prose_html(text: str) -> str:
     """Markdown as HTML: tables and task lists, raw HTML escaped, dollars left as dollars."""
     import mistune
 
-    render = mistune.create_markdown(escape=True, plugins=["table", "strikethrough", "task_lists"])
+    # Lines stay lines: the checklist's criteria stand one below the other.
+    render = mistune.create_markdown(
+        escape=True, hard_wrap=True, plugins=["table", "strikethrough", "task_lists"]
+    )
     page = str(render(text))
     return page.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
 

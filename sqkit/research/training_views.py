@@ -101,16 +101,17 @@ def student_rows(summary: dict[str, Any]) -> list[Row]:
 
 
 def distillation_line(summary: dict[str, Any]) -> str:
-    """Whether the soft labels earned their place, in one sentence."""
+    """Whether the soft labels earned their place: a better Brier score and no worse hit rate, or unproven."""
     student, hard, teacher = summary["distillation"]
     if student["brier"] is None or hard["brier"] is None:
         return "**Distillation is unproven**: the last block has too few decisive rows to compare."
-    verdict = "did better than" if student["brier"] < hard["brier"] else "did no better than"
-    word = "Distillation helped" if student["brier"] < hard["brier"] else "Distillation is unproven"
+    better = student["brier"] < hard["brier"] and student["hit_rate"] >= hard["hit_rate"]
+    word = "Distillation helped" if better else "Distillation is unproven"
     return (
-        f"**{word}**: on {student['rows']:,} decisive rows of the last block the student {verdict} the same "
-        f"student on hard labels (Brier {student['brier']:.4f} against {hard['brier']:.4f}; "
-        f"teacher {teacher['brier']:.4f})."
+        f"**{word}**: on {student['rows']:,} decisive rows of the last block the student has a Brier score of "
+        f"{student['brier']:.4f} and a hit rate of {student['hit_rate']:.1%}, the same student on hard labels "
+        f"{hard['brier']:.4f} and {hard['hit_rate']:.1%}, the teacher {teacher['brier']:.4f} and "
+        f"{teacher['hit_rate']:.1%}."
     )
 
 

@@ -22,6 +22,7 @@ _PERCENT: Final = {
     "win_rate",
     "coverage",
 }
+ROW_METRICS: Final = ("precision_long", "hit_ratio", "accuracy")
 TITLES: Final = {
     "precision_long": "Precision (LONG)",
     "hit_ratio": "Hit ratio",
@@ -85,8 +86,9 @@ def remark_rows(results: dict[str, Any]) -> list[Row]:
 
 
 def metric_rows(comparison: dict[str, Any], rows: str = "all_rows") -> list[Row]:
-    """The seven metrics side by side."""
+    """The seven metrics side by side; on acted-on rows only those that judge rows."""
     part, held = comparison[rows], comparison["buy_and_hold"]
+    titles = TITLES if rows == "all_rows" else {name: TITLES[name] for name in ROW_METRICS}
     return [
         {
             "metric": title,
@@ -95,7 +97,7 @@ def metric_rows(comparison: dict[str, Any], rows: str = "all_rows") -> list[Row]
             "difference": _signed(name, part["difference"][name]),
             "buy and hold": shown(name, held.get(name)) if name in held else NOTHING,
         }
-        for name, title in TITLES.items()
+        for name, title in titles.items()
     ]
 
 

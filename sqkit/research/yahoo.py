@@ -6,8 +6,11 @@ the first call only; tests hand in recorded frames instead of its `download`.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -104,14 +107,15 @@ def _ask(
     if last:  # Yahoo's end is excluded
         window = {"start": _BEGINNING, **window, "end": (last + dt.timedelta(days=1)).isoformat()}
     try:
-        frame = download(
-            symbol,
-            **(window or {"period": _LONGEST[interval]}),
-            interval=interval,
-            auto_adjust=True,
-            progress=False,
-            threads=False,
-        )
+        with _quiet():
+            frame = download(
+                symbol,
+                **(window or {"period": _LONGEST[interval]}),
+                interval=interval,
+                auto_adjust=True,
+                progress=False,
+                threads=False,
+            )
     except Exception as problem:  # noqa: BLE001 - yfinance lets every network library's errors through
         reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
         raise BarsNotFound(f"Yahoo, {symbol}: {reason}; check the network and try again") from None
@@ -122,6 +126,20 @@ def _ask(
             f"window and the network ({interval} bars reach back to {_REACH[interval]})"
         )
     return frame
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """yfinance logs and warns about what is then said in one line of ours."""
+    logger = logging.getLogger("yfinance")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _raw_bars(frame: pd.DataFrame, symbol: str) -> tuple[RawBars, int]:
