@@ -34,6 +34,7 @@ app = App(
     version=sqkit.__version__,
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 data = App(name="data", help="Check, import and fetch bars.", result_action="return_value")
 app.command(data)
@@ -414,7 +415,7 @@ def data_check(
     Parameters
     ----------
     path
-        A file or URL.
+        A file, a folder of files, or a URL.
     symbol
         The symbol, where the file does not name it.
     interval
@@ -424,12 +425,19 @@ def data_check(
     json
         Print the report as JSON.
     """
-    from sqkit.research.marketdata import check_file
+    from sqkit.research.marketdata import check_file, check_files
     from sqkit.settings import Settings
 
-    report = check_file(path, interval=interval, market=market or Settings().market, symbol=symbol)
-    _show(report.to_dict(), json, report.lines())
-    return 0 if report.ok else 1
+    settings = Settings()
+    market_name, sessions_file = market or settings.market, settings.sessions_file
+    if not Path(path).is_dir():
+        report = check_file(path, interval, market_name, symbol, sessions_file)
+        _show(report.to_dict(), json, report.lines())
+        return 0 if report.ok else 1
+    reports = check_files(path, interval, market_name, sessions_file)
+    lines = [line for report in reports for line in report.lines()]
+    _show({"files": [report.to_dict() for report in reports]}, json, lines)
+    return 0 if all(report.ok for report in reports) else 1
 
 
 @data.command(name="import")
@@ -459,7 +467,12 @@ def data_import(
 
     settings = Settings()
     stored = import_bars(
-        path, symbol=symbol, interval=interval, market=market or settings.market, data_dir=settings.data_dir
+        path,
+        symbol=symbol,
+        interval=interval,
+        market=market or settings.market,
+        data_dir=settings.data_dir,
+        sessions_file=settings.sessions_file,
     )
     print("\n".join([*stored.report.lines(), f"stored {stored.path}"]))
     return 0
@@ -486,19 +499,13 @@ def data_fetch(
     start, end
         Session dates, both included.
     market
-        By default SENSEQUANT_MARKET.
+        By default told by the symbol's spelling (.NS and .BO are nse).
     """
     from sqkit.research.marketdata import fetch_and_store
     from sqkit.settings import Settings
 
-    settings = Settings()
     stored = fetch_and_store(
-        symbol,
-        interval=interval,
-        start=start,
-        end=end,
-        market=market or settings.market,
-        data_dir=settings.data_dir,
+        symbol, interval=interval, start=start, end=end, market=market or "", data_dir=Settings().data_dir
     )
     print("\n".join([*stored.report.lines(), f"stored {stored.path}"]))
     return 0

@@ -18,17 +18,17 @@ from sqkit.errors import FeatureSetError, FeatureSetMismatch, ModelFileInvalid, 
 from sqkit.features import FeatureSet, get_feature_set
 from sqkit.files import sha256_bytes, sha256_json
 from sqkit.model_file import METADATA_KEY, graph_digest, parse_metadata, read_model_bytes
-from sqkit.records import FLAT, LONG, REASON_CODES, SHORT
+from sqkit.records import FLAT, REASON_CODES
 
 INPUT_NAME: Final = "features"
 OUTPUT_NAME: Final = "probabilities"
 BLOCK_ROWS: Final = 65_536
 
-_SCORED: Final = REASON_CODES["scored"]
-_LOW_CONFIDENCE: Final = REASON_CODES["low_confidence"]
-_OUT_OF_DISTRIBUTION: Final = REASON_CODES["out_of_distribution"]
-_NON_FINITE: Final = REASON_CODES["non_finite_feature"]
-_WARM_UP: Final = REASON_CODES["warm_up"]
+_SCORED: Final = np.int8(REASON_CODES["scored"])
+_LOW_CONFIDENCE: Final = np.int8(REASON_CODES["low_confidence"])
+_OUT_OF_DISTRIBUTION: Final = np.int8(REASON_CODES["out_of_distribution"])
+_NON_FINITE: Final = np.int8(REASON_CODES["non_finite_feature"])
+_WARM_UP: Final = np.int8(REASON_CODES["warm_up"])
 
 
 @dataclass(frozen=True)
@@ -136,19 +136,7 @@ class StudentModel:
         ModelFileInvalid
             The model answered with something that is no probability.
         """
-        rows = self._as_rows(features)
-        probability = np.empty(len(rows))
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = rows[start : start + BLOCK_ROWS]
-            (answer,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: block})
-            probability[start : start + BLOCK_ROWS] = answer[:, self._column]
-        # One comparison each way refuses NaN too.
-        if len(rows) and not (probability.min() >= 0.0 and probability.max() <= 1.0):
-            raise ModelFileInvalid(
-                f"{self.path}: answers with values outside [0, 1]; train again with sqkit train-student",
-                path=str(self.path),
-            )
-        return probability
+        return self._ask(self._as_rows(features))
 
     def score_rows(self, features: np.ndarray, threshold: float, *, warm_up_rows: int = 0) -> Scores:
         """What the student says about each row, and why it says nothing where it does not.
@@ -178,23 +166,37 @@ class StudentModel:
         usable = np.asarray(((rows >= self._lowest) & (rows <= self._highest)).all(axis=1))
         if warm_up_rows:
             usable[:warm_up_rows] = False
-        if usable.all():
-            probability = self.probabilities(rows)
+        all_usable = usable.all()
+        if all_usable:
+            probability = self._ask(rows)
         else:
             probability = np.full(len(rows), np.nan)
-            if usable.any():
-                probability[usable] = self.probabilities(rows[usable])
+            probability[usable] = self._ask(rows[usable])
         opposite = 1.0 - probability
         is_long = probability >= threshold
         is_short = (opposite >= threshold) & ~is_long
-        direction = np.where(is_long, LONG, np.where(is_short, SHORT, FLAT)).astype(np.int8)
-        reason = np.where(direction == FLAT, _LOW_CONFIDENCE, _SCORED).astype(np.int8)
-        if not usable.all():
+        direction = is_long.view(np.int8) - is_short.view(np.int8)  # LONG is 1, SHORT is -1, FLAT is 0
+        reason = np.where(direction == FLAT, _LOW_CONFIDENCE, _SCORED)
+        if not all_usable:
             finite = np.isfinite(np.asarray(features, dtype=np.float64)).all(axis=1)
             reason[~usable & finite] = _OUT_OF_DISTRIBUTION
             reason[~finite] = _NON_FINITE
             reason[:warm_up_rows] = _WARM_UP
         return Scores(probability, np.maximum(probability, opposite), direction, reason)
+
+    def _ask(self, rows: np.ndarray) -> np.ndarray:
+        probability = np.empty(len(rows))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            (answer,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: block})
+            probability[start : start + BLOCK_ROWS] = answer[:, self._column]
+        # One comparison each way refuses NaN too.
+        if len(rows) and not (probability.min() >= 0.0 and probability.max() <= 1.0):
+            raise ModelFileInvalid(
+                f"{self.path}: answers with values outside [0, 1]; train again with sqkit train-student",
+                path=str(self.path),
+            )
+        return probability
 
     def _as_rows(self, features: np.ndarray) -> np.ndarray:
         columns = len(self._lowest)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.market import Market
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,3 +32,21 @@ def without_root_rights() -> list[str]:
     if shutil.which("setpriv") is None:
         pytest.skip("runs as root and setpriv (util-linux) is not installed")
     return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Market:
+    """A planted swing market with a teacher and two students; read only."""
+    from tests.market import build_market  # only tests that need the chain pay for its imports
+
+    return build_market(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="session")
+def validated(planted: Market, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a whole validation of the planted market's student against the rule; read only."""
+    from tests.market import validate
+
+    folder = tmp_path_factory.mktemp("validated")
+    validate(planted, folder)
+    return folder

@@ -33,7 +33,8 @@ from sqkit.research.distil import STUDENT_FILE, train_student
 from sqkit.research.folds import BLOCKS, block_folds
 from sqkit.research.labels import TrainingTable, label_bars, training_table
 from sqkit.research.learners import steady_threads
-from sqkit.research.teacher import fit_teacher, label_out_of_fold, read_teacher, train_teacher
+from sqkit.research.teacher import fit_teacher, label_out_of_fold, train_teacher
+from sqkit.research.teacher_folder import read_teacher
 from sqkit.sessions import load_sessions
 from sqkit.student import StudentModel
 
@@ -84,6 +85,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class TestSoftLabels:
+    @pytest.mark.slow
     def test_no_label_knows_its_own_answer(self, table: TrainingTable) -> None:
         """Whatever the outcomes in and near a block are, the block's soft labels stay the same bits."""
         table = table.rows(np.arange(700))

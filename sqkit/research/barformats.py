@@ -218,7 +218,7 @@ def _text_bars(
 def _refuse_wider_lines(table: pd.DataFrame, header: _Header, place: str) -> None:
     """More cells than the header names (an unquoted 1,234.5, say) would shift every price."""
     extra = table.iloc[:, len(header.names) :] if header.names else table.iloc[:, :0]
-    wider = extra.ne("").any(axis=1).to_numpy()
+    wider = (extra.to_numpy() != "").any(axis=1)
     if wider.any():
         line = header.lines + 1 + int(np.argmax(wider))
         raise BarsFormatRefused(

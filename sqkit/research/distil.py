@@ -27,7 +27,8 @@ from sqkit.research import onnx_export
 from sqkit.research.folds import BLOCKS
 from sqkit.research.labels import TrainingTable, cut_bars, training_table
 from sqkit.research.learners import fit_hard_labels, fit_student, steady_threads
-from sqkit.research.teacher import StoredTeacher, library_versions, read_teacher
+from sqkit.research.teacher import library_versions
+from sqkit.research.teacher_folder import StoredTeacher, read_teacher
 from sqkit.student import StudentModel
 
 STUDENT_FILE: Final = "student_model.onnx"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 
 from sqkit.checklist import Policy, exit_code, generate_promotion_checklist, parse_metrics, render_markdown
 from sqkit.errors import BarsNotFound, ConflictError, UsageError
@@ -52,9 +52,6 @@ from sqkit.research.teacher import train_teacher
 from sqkit.research.validation import VALIDATION_ARTIFACTS, load_window, plan_validation
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
-
-if TYPE_CHECKING:
-    from sqkit.research.learners import TeacherKind
 
 APPROVALS_FILE: Final = "approvals.json"
 EARLIER_FOLDER: Final = "validations"
@@ -193,7 +190,7 @@ def train_teacher_job(
         version=version,
         bars_location=location,
         created_by=author(),
-        kind=cast("TeacherKind", kind),
+        kind=kind,
     )
     return {**summary, "output_dir": folder, "version": version}
 

@@ -18,9 +18,9 @@ from sqkit.research.distil import DEFAULT_MODEL_TYPE, STUDENT_FILE
 from sqkit.research.progress import say
 from sqkit.research.sources import (
     SAMPLE_SHORT_HISTORY,
-    SAMPLE_SYMBOLS,
     SAMPLE_TRAINING_END,
     SAMPLE_VALIDATION,
+    TRAINING_SAMPLE,
     newest_student,
     store_sample,
     version_of,
@@ -37,7 +37,7 @@ def demo() -> list[str]:
     teacher = jobs.train_teacher_job(
         strategy="swing",
         market="us",
-        symbols=list(SAMPLE_SYMBOLS),
+        symbols=list(TRAINING_SAMPLE),
         end=SAMPLE_TRAINING_END,
         bars=str(location),
         version_tag=version,
@@ -48,7 +48,7 @@ def demo() -> list[str]:
         output_dir=f"{settings.data_dir}/models/{version}/student",
         model_type=_given("MODEL_TYPE") or DEFAULT_MODEL_TYPE,
         validation=jobs.ValidationRequest(
-            model="", symbols=[*SAMPLE_SYMBOLS, SAMPLE_SHORT_HISTORY], start=start, end=end
+            model="", symbols=[*TRAINING_SAMPLE, SAMPLE_SHORT_HISTORY], start=start, end=end
         ),
     )
     assert trained.verdict is not None
@@ -64,7 +64,7 @@ def train() -> list[str]:
     teacher = jobs.train_teacher_job(
         strategy="swing",
         market="us" if sample else None,
-        symbols=list(SAMPLE_SYMBOLS) if sample else symbols,
+        symbols=list(TRAINING_SAMPLE) if sample else symbols,
         start=start,
         end=end or (SAMPLE_TRAINING_END if sample else ""),
         bars=str(store_sample(settings)) if sample else "",

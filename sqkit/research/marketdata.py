@@ -140,9 +140,11 @@ def import_bars(
     interval: str | None = None,
     market: str = "nse",
     data_dir: str | Path = "data",
+    sessions_file: str = "",
 ) -> Stored:
     """What `sqkit data import` does: read any file of bars and store it in its place."""
-    loaded = read_bars(source, symbol=symbol, interval=interval, market=market)
+    sessions = load_sessions(market, sessions_file)
+    loaded = read_bars(source, symbol=symbol, interval=interval, market=market, sessions=sessions)
     return Stored(store_bars(loaded, data_dir), loaded.report)
 
 

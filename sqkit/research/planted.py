@@ -24,7 +24,7 @@ from sqkit.sessions import load_sessions
 
 FIRST_SESSION: Final = "2012-01-02"
 BAR_VOLATILITY: Final[dict[str, float]] = {"1d": 0.015, "5m": 0.0016, "1m": 0.0008}
-TREND_PER_VOLATILITY: Final = 0.13  # drift of a trend, in volatilities per bar
+TREND_PER_VOLATILITY: Final = 0.16  # drift of a trend, in volatilities per bar
 TREND_BARS: Final = 80.0  # mean length of a trend
 FLOW_PERSISTENCE: Final = 0.9
 FLOW_IN_CLOSE: Final = 2.0  # how plainly the flow shows in the close's place inside the range

@@ -18,7 +18,8 @@ from sqkit.records import session_day
 from sqkit.research.barchecks import CheckReport
 from sqkit.research.display import STAGING_VARIABLE
 from sqkit.research.distil import STUDENT_FILE
-from sqkit.research.marketdata import load_symbol
+from sqkit.research.marketdata import load_symbol, load_symbols
+from sqkit.research.sample import write_bundled_sample
 from sqkit.research.teacher import METADATA_FILE, train_teacher
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
@@ -26,7 +27,7 @@ from sqkit.versions import is_version, resolve_version
 
 INTERVALS: Final = {"intraday": "1m", "swing": "1d"}
 HORIZON_BARS: Final = {"intraday": 15, "swing": 5}
-SAMPLE_SYMBOLS: Final = ("AAPL", "GOOG", "IBM", "MSFT")
+TRAINING_SAMPLE: Final = ("AAPL", "GOOG", "IBM", "MSFT")
 SAMPLE_SHORT_HISTORY: Final = "FB"
 SAMPLE_TRAINING_END: Final = "2010-12-31"
 SAMPLE_VALIDATION: Final = ("2011-01-01", "2012-12-31")
@@ -116,24 +117,16 @@ def open_teacher(teacher_dir: str, *, bars: str = "") -> tuple[dict[str, Any], d
 def load_bars(
     location: str, symbols: list[str], *, interval: str, market: str
 ) -> tuple[dict[str, BarArrays], list[str]]:
-    """Bars of several symbols, and a line for everything that was dropped or is doubtful.
+    """Bars of several symbols under the settings' session table, and a line for all that is doubtful.
 
     Raises
     ------
     BarsError
         Bars are missing or must not be used.
     """
-    sessions = load_sessions(market, Settings().sessions_file)
-    loaded, notes = {}, []
-    for symbol in symbols:
-        loaded[symbol], report = load_symbol(
-            location, symbol, interval=interval, market=market, sessions=sessions
-        )
-        notes += [f"{symbol}: {count} {reason} dropped" for reason, count in report.dropped.items()]
-        notes += [
-            f"{symbol}: {found.kind}, {found.count} times, first {found.first}" for found in report.problems
-        ]
-    return loaded, notes
+    return load_symbols(
+        location, symbols, interval=interval, market=market, sessions_file=Settings().sessions_file
+    )
 
 
 def explore_symbol(symbol: str, *, bars: str, strategy: str, market: str) -> tuple[BarArrays, CheckReport]:
@@ -147,10 +140,8 @@ def explore_symbol(symbol: str, *, bars: str, strategy: str, market: str) -> tup
 def store_sample(settings: Settings) -> Path:
     """The bundled sample as files under ``data/bars/1d``, written where they are absent."""
     location = Path(default_bars(settings, "1d"))
-    names = (*SAMPLE_SYMBOLS, SAMPLE_SHORT_HISTORY)
+    names = (*TRAINING_SAMPLE, SAMPLE_SHORT_HISTORY)
     if not all((location / f"{symbol}.parquet").is_file() for symbol in names):
-        from sqkit.research.sample import write_bundled_sample
-
         write_bundled_sample(settings.data_dir)
     return location
 
@@ -165,7 +156,7 @@ def sample_teacher() -> str:
     version = version_of("", "")
     folder = f"{settings.data_dir}/models/{version}/teacher"
     train_teacher(
-        load_bars(str(location), list(SAMPLE_SYMBOLS), interval="1d", market="us")[0],
+        load_bars(str(location), list(TRAINING_SAMPLE), interval="1d", market="us")[0],
         strategy="swing",
         market="us",
         interval="1d",

@@ -1,0 +1,319 @@
+"""The jobs, run as commands: everything in one go, every refusal in one line, nothing left half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sqkit.research.manifest import verify_manifest
+from sqkit.research.notebooks import read_records
+from tests.project import MODEL, STUDENT, TEACHER, VERSION, Project, clean_environment, planted_project
+
+pytestmark = pytest.mark.slow
+
+REPORT = f"reports/{VERSION}-v1"
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after ``train-student --validate``: every artifact and report in one go."""
+    project = planted_project(tmp_path_factory.mktemp("validated"))
+    run = project.sqkit(
+        "train-student", "--teacher-dir", TEACHER, "--output-dir", STUDENT, "--validate", "--generate-checklist"
+    )
+    assert run.returncode == 3, run.stderr
+    assert run.stdout.splitlines()[0] == "INSUFFICIENT_EVIDENCE"
+    return project
+
+
+@pytest.fixture
+def project(validated: Project, tmp_path: Path) -> Project:
+    """A copy of the validated project that a test may spoil."""
+    shutil.copytree(validated.root, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def test_one_command_leaves_every_artifact_and_report(validated: Project) -> None:
+    """train-student --validate writes all files of the student's folder and both forms of each page."""
+    files = validated.files()
+
+    wanted = {
+        *(f"{STUDENT}/{name}" for name in ("student_model.onnx", "validation_results.json", "parity.json")),
+        *(f"{STUDENT}/{name}" for name in ("validation_accuracy.json", "comparison_baseline.json")),
+        *(f"{STUDENT}/promotion_checklist.{kind}" for kind in ("json", "md")),
+        f"{STUDENT}/validation_telemetry/PLANT01.parquet",
+        *(f"{REPORT}/{page}.{kind}" for page in ("train", "validate", "checklist") for kind in ("html", "md", "ipynb")),
+        *(f"{REPORT}/figures/validate-{name}.png" for name in ("equity", "confidence", "calibration", "confusion")),
+        f"{REPORT}/manifest.json",
+        "reports/index.html",
+        "reports/index.md",
+    }
+    assert wanted <= files
+    assert not [name for name in files if "staging" in name or name.endswith(".tmp")]
+
+
+def test_the_manifest_holds_over_everything_it_names(validated: Project) -> None:
+    """Recomputing every digest of the report finds no difference, and an edited page is found."""
+    assert verify_manifest(validated.root / REPORT, validated.root) == []
+
+
+def test_an_edited_page_no_longer_matches_its_manifest(project: Project) -> None:
+    """One more space in a signed page is named."""
+    page = project.root / REPORT / "checklist.html"
+    page.write_text(page.read_text() + " ")
+
+    assert any("checklist.html" in line for line in verify_manifest(project.root / REPORT, project.root))
+
+
+def test_what_the_notebooks_recorded_equals_what_the_gate_reads(validated: Project) -> None:
+    """Recommendation and metrics in the executed notebooks are those of promotion_checklist.json."""
+    checklist = json.loads((validated.root / STUDENT / "promotion_checklist.json").read_text())
+    decided = read_records(validated.root / REPORT / "checklist.ipynb")
+    measured = read_records(validated.root / REPORT / "validate.ipynb")
+
+    assert decided["recommendation"] == checklist["recommendation"]
+    assert decided["candidate_metrics"] == measured["candidate_metrics"] == checklist["candidate_metrics"]
+    assert decided["baseline_metrics"] == measured["baseline_metrics"] == checklist["baseline_metrics"]
+
+
+def test_scrapbook_reads_the_records_back(validated: Project) -> None:
+    """The values are ordinary scraps for whoever uses scrapbook."""
+    code = (
+        "import warnings; warnings.simplefilter('ignore')\nimport scrapbook, sys\n"
+        "print(scrapbook.read_notebook(sys.argv[1]).scraps['recommendation'].data)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(validated.root / REPORT / "checklist.ipynb")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert run.stdout.strip() == "INSUFFICIENT_EVIDENCE"
+
+
+def test_every_page_opens_with_the_verdict_and_its_reason(validated: Project) -> None:
+    """The first line of the Markdown says the verdict, and which gate decided."""
+    for page in ("validate", "checklist"):
+        first = (validated.root / REPORT / f"{page}.md").read_text().splitlines()[0]
+        assert first.startswith("**INSUFFICIENT_EVIDENCE**")
+        assert "evidence" in first
+
+
+def test_paths_in_the_checklist_are_relative_to_the_project(validated: Project) -> None:
+    """The checklist names the model as typed; no absolute path of the machine is in any page."""
+    checklist = json.loads((validated.root / STUDENT / "promotion_checklist.json").read_text())
+
+    assert checklist["candidate_model"] == MODEL
+    for path in (validated.root / REPORT).rglob("*"):
+        if path.suffix in {".html", ".md", ".ipynb", ".json"}:
+            assert str(validated.root) not in path.read_text()
+
+
+def test_validating_again_keeps_the_first_report_and_artifacts(project: Project) -> None:
+    """A second validation is v2; v1 does not change by a byte and its artifacts move to validations/v1."""
+    before = {path.name: path.read_bytes() for path in (project.root / REPORT).iterdir() if path.is_file()}
+    first = (project.root / STUDENT / "promotion_checklist.json").read_bytes()
+
+    run = project.sqkit("validate", "--model", MODEL, "--symbols", "PLANT01", "PLANT02", "PLANT03")
+
+    assert run.returncode in (1, 3), run.stderr
+    assert {path.name: path.read_bytes() for path in (project.root / REPORT).iterdir() if path.is_file()} == before
+    assert (project.root / STUDENT / "validations/v1/promotion_checklist.json").read_bytes() == first
+    second = project.root / f"reports/{VERSION}-v2"
+    assert (second / "train.html").read_bytes() == before["train.html"]
+    assert verify_manifest(second, project.root) == []
+    assert verify_manifest(project.root / REPORT, project.root) == []
+
+
+def test_a_checklist_is_rebuilt_from_stored_artifacts_with_other_thresholds(project: Project) -> None:
+    """--generate-checklist alone decides again; missed thresholds are REJECT with exit code 1."""
+    words = ("--teacher-dir", TEACHER, "--output-dir", STUDENT, "--generate-checklist")
+
+    run = project.sqkit("train-student", *words, "--precision-uplift-threshold", "0.9")
+
+    assert run.returncode == 1, run.stderr
+    assert run.stdout.startswith("REJECT\nPrecision uplift")
+    assert verify_manifest(project.root / f"reports/{VERSION}-v2", project.root) == []
+
+
+def test_promote_without_evidence_asked_exits_zero(project: Project) -> None:
+    """With promotion_min_evidence=none a run that passes its thresholds is PROMOTE and exits 0."""
+    run = project.sqkit("checklist", "--model", MODEL, environment={"SENSEQUANT_PROMOTION_MIN_EVIDENCE": "none"})
+
+    assert (run.returncode, run.stdout.splitlines()[0]) == (0, "PROMOTE"), run.stderr
+
+
+def test_training_the_same_student_again_trains_nothing(project: Project) -> None:
+    """A repeated command finds the same student and leaves model and report as they are."""
+    model = (project.root / MODEL).stat().st_mtime_ns
+
+    run = project.sqkit("train-student", "--teacher-dir", TEACHER, "--output-dir", STUDENT)
+
+    assert run.returncode == 0, run.stderr
+    assert "trained already" in run.stderr
+    assert (project.root / MODEL).stat().st_mtime_ns == model
+
+
+def _refused(project: Project, code: int, words: list[str], line: str, **more: object) -> None:
+    """The command exits with `code`, says one line with `line` in it, and changes no file."""
+    before = {name: (project.root / name).stat().st_mtime_ns for name in project.files()}
+    run = project.sqkit(*words, **more)  # type: ignore[arg-type]
+    said = [text for text in run.stderr.splitlines() if text.startswith("sqkit: ")]
+    assert run.returncode == code, run.stderr
+    assert len(said) == 1
+    assert line in said[0], run.stderr
+    assert "Traceback" not in run.stderr
+    assert {name: (project.root / name).stat().st_mtime_ns for name in project.files()} == before
+
+
+def test_a_second_student_never_overwrites_the_first(project: Project) -> None:
+    """Another kind in the same folder is a conflict, exit 5."""
+    words = ["train-student", "--teacher-dir", TEACHER, "--output-dir", STUDENT, "--model-type", "logistic"]
+
+    _refused(project, 5, words, "never overwritten")
+
+
+def test_a_signed_checklist_is_never_overwritten(project: Project) -> None:
+    """With approvals beside it a student is not validated again, exit 5."""
+    (project.root / STUDENT / "approvals.json").write_text("[]")
+
+    _refused(project, 5, ["validate", "--model", MODEL], "carries approvals")
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "line"),
+    [
+        (4, ["--start", "2012-06-01"], "has seen bars up to"),
+        (2, ["--symbols", "PLANT01", "NOBODY"], "NOBODY"),
+        (2, ["--start", "2031-01-01"], "no bar"),
+        (2, ["--start", "2014-06-01", "--end", "2014-05-01"], "start must not be after end"),
+        (2, ["--start", "yesterday"], "write YYYY-MM-DD"),
+        (2, ["--bars", "nowhere"], "nowhere"),
+        (2, ["--symbols", "PLANT01", "PLANT01"], "twice"),
+        (2, ["--symbols", "../../etc/passwd"], "symbol"),
+        (2, ["--baseline-model", "none.onnx"], "none.onnx"),
+        (4, ["--baseline-model", MODEL], "same file"),
+        (2, ["--precision-uplift-threshold", "nan"], "nan"),
+        (2, ["--unknown-flag"], "unknown-flag"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_changes_nothing(
+    project: Project, code: int, words: list[str], line: str
+) -> None:
+    """Refused before any kernel starts, with the right exit code, no traceback and no new file."""
+    _refused(project, code, ["validate", "--model", MODEL, *words], line)
+
+
+def test_a_validation_that_overlaps_is_refused_before_training(project: Project) -> None:
+    """train-student --validate does not train first and refuse later."""
+    words = ["train-student", "--teacher-dir", TEACHER, "--output-dir", f"data/models/{VERSION}/other"]
+
+    _refused(project, 4, [*words, "--validate", "--validation-start", "2012-06-01"], "has seen bars up to")
+
+
+def test_a_nan_price_is_refused_with_its_place(project: Project) -> None:
+    """A price that is not a number stops the run and names symbol and row."""
+    import pandas as pd
+
+    path = project.root / "data/bars/1d/PLANT02.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[480, "close"] = float("nan")
+    frame.to_parquet(path)
+
+    _refused(project, 2, ["validate", "--model", MODEL], "PLANT02")
+
+
+class _Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.system, ("touch executed",))
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.onnx"])
+def test_a_hostile_pickle_runs_nothing(project: Project, name: str) -> None:
+    """Under whatever name: refused with the way out, and its code did not run."""
+    (project.root / name).write_bytes(pickle.dumps(_Hostile()))
+
+    _refused(project, 2, ["validate", "--model", name], "pickle")
+    _refused(project, 2, ["inspect", name], "pickle")
+
+    assert not (project.root / "executed").exists()
+
+
+def test_a_file_that_is_not_onnx_is_refused(project: Project) -> None:
+    """Text under the name of a model is not a model."""
+    (project.root / "model.onnx").write_text("no model")
+
+    _refused(project, 2, ["validate", "--model", "model.onnx"], "model.onnx")
+
+
+def test_changed_predictions_are_an_integrity_failure(project: Project) -> None:
+    """A checklist is never rebuilt from prediction files that differ from their digests, exit 4."""
+    telemetry = project.root / STUDENT / "validation_telemetry"
+    shutil.copyfile(telemetry / "PLANT01.parquet", telemetry / "PLANT02.parquet")
+
+    _refused(project, 4, ["checklist", "--model", MODEL], "PLANT02.parquet")
+
+
+def test_a_read_only_reports_folder_publishes_nothing(project: Project, without_root_rights: list[str]) -> None:
+    """Without rights the run ends in one line, exit 2, and the student's folder is unchanged."""
+    (project.root / "reports").chmod(0o555)
+    try:
+        _refused(
+            project, 2, ["validate", "--model", MODEL], "no permission to write here", prefix=without_root_rights
+        )
+    finally:
+        (project.root / "reports").chmod(0o755)
+
+
+def test_a_disk_that_fills_up_publishes_nothing(project: Project) -> None:
+    """A real limit on file size in the middle of the run: one line, exit 2, no half-written file."""
+    limit = ["bash", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "limited"]
+
+    _refused(project, 2, ["validate", "--model", MODEL], "file size limit", prefix=limit)
+
+
+def test_an_interrupted_run_leaves_nothing(project: Project) -> None:
+    """Ctrl-C while a notebook runs: exit 130, one line, no staging folder, no kernel left."""
+    before = project.files()
+    with subprocess.Popen(
+        [sys.executable, "-m", "sqkit.cli", "validate", "--model", MODEL],
+        cwd=project.root,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "out of sample" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+
+    assert process.wait(timeout=60) == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert project.files() == before
+    time.sleep(0.5)
+    kernels = subprocess.run(["pgrep", "-f", f"ipykernel.*{project.root}"], capture_output=True, text=True, check=False)
+    assert kernels.stdout == ""
+
+
+def test_two_runs_in_one_folder_do_not_mix(project: Project) -> None:
+    """While one process holds the student's folder another is refused with exit 5."""
+    import fcntl
+
+    with open(project.root / STUDENT / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        _refused(project, 5, ["validate", "--model", MODEL], "another process")
