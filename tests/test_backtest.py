@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqkit.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, BarArrays
-from sqkit.costs import BUY, fees
+from sqkit.bars import CLOSE, HIGH, LOW, OPEN, BarArrays
+from sqkit.costs import BUY, fee_schedule, fees
 from sqkit.errors import WindowTooShort
 from sqkit.metrics import financial_metrics, horizon_outcomes
 from sqkit.records import (
@@ -24,7 +25,6 @@ from sqkit.records import (
     STUDENT_MODEL,
     TRADE_FIELDS,
     UNKNOWN,
-    iso_date,
 )
 from sqkit.research.backtest import (
     SHORT_HISTORY_SESSIONS,
@@ -341,7 +341,13 @@ class TestMoney:
             first_open, last_close = bars.rows[start, OPEN], bars.rows[stop - 1, CLOSE]
             shares = np.floor(rules.capital / first_open)
             price = first_open * 1.0011
-            charged = fees("flat_bps:7", BUY, price, shares, iso_date(planted.window.first_day))
+            charged = fees(
+                fee_schedule("flat_bps:7"),
+                BUY,
+                price,
+                int(shares),
+                dt.date(1970, 1, 1) + dt.timedelta(days=int(bars.session_days[start])),
+            )
             fills = held.symbols[symbol].fills
             assert fills.open_quantity == shares
             assert fills.net_pnl.sum() == pytest.approx(shares * (last_close - price) - charged)
@@ -490,20 +496,10 @@ class TestThreeRuns:
         """Bars enough but no finite feature: the refusal does not ask for more bars."""
         whole = planted.bars["PLANT04"]
         rows = whole.rows.copy()
-        rows[:, OPEN : CLOSE + 1] = 100.0
-        rows[:, VOLUME] = 0.0
-        still = replace(whole, rows=rows)
-        features = backtest_symbol(still, planted.model(), planted.window, rules_of(planted)).predictions
-        if np.any(features["reason"] != REASON_CODES["non_finite_feature"]):
-            run = run_validation_backtest(
-                planted.model(), planted.bars | {"PLANT04": still}, planted.window, rules_of(planted)
-            )
-            assert not len(run.candidate.symbols["PLANT04"].fills.trades["entry_time"])
-            return
-        with pytest.raises(WindowTooShort, match="PLANT04") as refusal:
-            run_validation_backtest(
-                planted.model(), planted.bars | {"PLANT04": still}, planted.window, rules_of(planted)
-            )
+        rows[planted.bars["PLANT04"].session_days >= planted.window.first_day, HIGH] = np.nan
+        broken = planted.bars | {"PLANT04": replace(whole, rows=rows)}
+        with pytest.raises(WindowTooShort, match="PLANT04: .*finite features") as refusal:
+            run_validation_backtest(planted.model(), broken, planted.window, rules_of(planted))
         assert "more bars" not in refusal.value.message
 
 

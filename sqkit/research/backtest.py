@@ -8,6 +8,7 @@ rows; `sqkit.research.validation` writes what comes out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,7 +250,7 @@ def run_validation_backtest(
         warm = scored_rows(candidate[name].predictions, baseline[name].predictions)
         days = candidate[name].predictions["session_date"][warm]
         if not len(days):
-            raise _too_short(bars[name], window, model, rules)
+            raise _too_short(bars[name], window, [model, baseline_model], rules)
         if (scored_sessions := len(np.unique(days))) < SHORT_HISTORY_SESSIONS:
             short_history[name] = scored_sessions
     return ValidationBacktest(
@@ -275,15 +276,22 @@ def _hold(bars: BarArrays, window: Window, rules: TradingRules) -> SymbolRun:
     return SymbolRun(bars.symbol, {}, fills)
 
 
-def _too_short(bars: BarArrays, window: Window, model: StudentModel, rules: TradingRules) -> WindowTooShort:
-    _, stop = bars.window(window.first_day, window.last_day)
-    needed = max(model.feature_set.warmup_bars, rules.parameters.warmup_bars)
+def _too_short(
+    bars: BarArrays, window: Window, models: Sequence[StudentModel | None], rules: TradingRules
+) -> WindowTooShort:
+    _, found = bars.window(window.first_day, window.last_day)
+    warm_ups = [model.feature_set.warmup_bars for model in models if model is not None]
+    needed = max(rules.parameters.warmup_bars, *warm_ups)
+    why = (
+        f"features and indicators need {needed} bars and there are {found}; give {needed - found} more bars"
+        if found < needed
+        else "no row has finite features for candidate and baseline; check the bars with sqkit data check"
+    )
     return WindowTooShort(
-        f"{bars.symbol}: no bar up to {iso_date(window.last_day)} can be scored, features and indicators need "
-        f"{needed} bars and there are {stop}; give {max(needed - stop, 1)} more bars or leave the symbol out",
+        f"{bars.symbol}: no bar up to {iso_date(window.last_day)} can be scored, {why} or leave the symbol out",
         symbol=bars.symbol,
         needed=needed,
-        found=stop,
+        found=found,
     )
 
 
