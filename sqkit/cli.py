@@ -24,7 +24,7 @@ Strategy = Literal["intraday", "swing"]
 Interval = Literal["1d", "1m", "5m"]
 Market = Literal["nse", "us", "nse_index", "us_index"]
 ModelType = Literal["logistic", "mlp", "gradient_boosting", "random_forest"]
-Words = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 Switch = Annotated[bool, Parameter(negative=())]
 
@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as problem:
-        _stop(f"{' '.join(str(problem).split())}; see sqkit {' '.join(_command(words))} --help", 2)
+        said = " ".join(str(problem).split()).rstrip(".")
+        _stop(f"{said}; see {' '.join(['sqkit', *_command(words)])} --help", 2)
     except SqkitError as problem:
         if debug:
             raise
@@ -63,8 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _command(words: list[str]) -> list[str]:
-    command = [word for word in words[:2] if not word.startswith("-")]
-    return command if command[:1] == ["data"] else command[:1]
+    """The words of the command line that name a known command."""
+    if words[:1] == ["data"]:
+        return words[: 2 if words[1:2] and words[1] in data else 1]
+    return words[: 1 if words[:1] and words[0] in app else 0]
 
 
 def _stop(line: str, code: int) -> None:
@@ -107,8 +110,10 @@ def train_teacher(
         Bar length; by default 1d for swing and 1m for intraday.
     symbols
         Symbols to train on, separated by spaces; by default all that are stored.
-    start, end
-        Session dates of the training window, both included.
+    start
+        First session date of the training window; by default the first bar's.
+    end
+        Last session date of the training window, included; by default the last bar's.
     bars
         Folder or URL of the bars; by default data/bars/<interval>.
     version_tag
@@ -122,9 +127,9 @@ def train_teacher(
     json
         Print the summary as JSON.
     """
-    from sqkit.research import jobs
+    from sqkit.research.training_jobs import train_teacher_job
 
-    summary = jobs.train_teacher_job(
+    summary = train_teacher_job(
         output_dir=output_dir,
         strategy=strategy,
         market=market,
@@ -187,31 +192,37 @@ def train_student(
         Validate and write every artifact and report.
     validation_symbols
         Symbols to validate on; by default those of training.
-    validation_start, validation_end
-        Session dates, both included; by default everything after the training window.
+    validation_start
+        First session date; by default the day after the training window.
+    validation_end
+        Last session date, included; by default the last bar's.
     baseline_model
         Student to compare with; by default the production model, else the baseline rule.
     generate_checklist
         Alone: rebuild the checklist from the stored artifacts, without training.
-    precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
-        Promotion thresholds in place of the settings.
+    precision_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT.
+    hit_ratio_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_HIT_RATIO_UPLIFT.
+    sharpe_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_SHARPE_UPLIFT.
     json
         Print the outcome as JSON.
     """
-    from sqkit.research import jobs
+    from sqkit.research.requests import Thresholds, ValidationRequest
+    from sqkit.research.training_jobs import train_student_job
+    from sqkit.research.validation_jobs import is_validated, rebuild_checklist_job
 
-    thresholds = jobs.Thresholds(
-        precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
-    )
+    thresholds = Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
     student_dir = output_dir or str(Path(teacher_dir).parent / "student")
-    if generate_checklist and not validate and jobs.is_validated(student_dir):
-        return _report_verdict(jobs.rebuild_checklist_job(student_dir, thresholds), json)
+    if generate_checklist and not validate and is_validated(student_dir):
+        return _report_verdict(rebuild_checklist_job(student_dir, thresholds), json)
     if generate_checklist and not validate:
         raise UsageError(
             f"{student_dir}: there is no validation to make a checklist of; add --validate",
             folder=student_dir,
         )
-    trained = jobs.train_student_job(
+    trained = train_student_job(
         teacher_dir=teacher_dir,
         output_dir=student_dir,
         model_type=model_type,
@@ -219,7 +230,7 @@ def train_student(
         version_tag=version_tag,
         seed=seed,
         strategy=strategy,
-        validation=jobs.ValidationRequest(
+        validation=ValidationRequest(
             model="",
             bars=bars,
             symbols=validation_symbols,
@@ -263,22 +274,27 @@ def validate(
         Folder or URL of the bars; by default where its teacher was trained.
     symbols
         Symbols, separated by spaces; by default those of training.
-    start, end
-        Session dates, both included; by default everything after the training window.
+    start
+        First session date; by default the day after the training window.
+    end
+        Last session date, included; by default the last bar's.
     baseline_model
         Student to compare with; by default the production model, else the baseline rule.
-    precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
-        Promotion thresholds in place of the settings.
+    precision_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT.
+    hit_ratio_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_HIT_RATIO_UPLIFT.
+    sharpe_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_SHARPE_UPLIFT.
     json
         Print the outcome as JSON.
     """
-    from sqkit.research import jobs
+    from sqkit.research.requests import Thresholds, ValidationRequest
+    from sqkit.research.validation_jobs import validate_job
 
-    thresholds = jobs.Thresholds(
-        precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
-    )
-    request = jobs.ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds)
-    return _report_verdict(jobs.validate_job(request), json)
+    thresholds = Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
+    request = ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds)
+    return _report_verdict(validate_job(request), json)
 
 
 @app.command
@@ -304,32 +320,46 @@ def checklist(
     ----------
     model
         A validated student's ONNX file: rebuild its checklist from the stored artifacts.
-    candidate_metrics, baseline_metrics
-        JSON files with the seven metrics, for numbers from elsewhere; such a checklist names no
-        model digest and can never be promoted.
+    candidate_metrics
+        JSON file with the candidate's seven metrics, for numbers from elsewhere; such a checklist
+        names no model digest and can never be promoted.
+    baseline_metrics
+        JSON file with the baseline's seven metrics.
     output_dir
         Where promotion_checklist.json and .md go, for metrics from elsewhere.
-    candidate_model, baseline_model, start, end, symbols
-        What the checklist says about them; absent values are null.
-    precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold
-        Promotion thresholds in place of the settings.
+    candidate_model
+        What the checklist says of metrics from elsewhere; null when absent, as the next four.
+    baseline_model
+        The baseline's name or path.
+    start
+        First session date.
+    end
+        Last session date, included.
+    symbols
+        Symbols, separated by spaces.
+    precision_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT.
+    hit_ratio_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_HIT_RATIO_UPLIFT.
+    sharpe_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_SHARPE_UPLIFT.
     json
         Print the outcome as JSON.
     """
     thresholds = (precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
     if model and not (candidate_metrics or baseline_metrics):
-        from sqkit.research import jobs
+        from sqkit.research.requests import Thresholds
+        from sqkit.research.validation_jobs import rebuild_checklist_job
 
-        return _report_verdict(
-            jobs.rebuild_checklist_job(str(Path(model).parent), jobs.Thresholds(*thresholds)), json
-        )
+        return _report_verdict(rebuild_checklist_job(str(Path(model).parent), Thresholds(*thresholds)), json)
     if model or not (candidate_metrics and baseline_metrics and output_dir):
         raise UsageError(
             "give either --model, or --candidate-metrics, --baseline-metrics and --output-dir together"
         )
-    from sqkit.research import jobs
+    from sqkit.research.requests import Thresholds
+    from sqkit.research.validation_jobs import outside_checklist_job
 
-    verdict = jobs.outside_checklist_job(
+    verdict = outside_checklist_job(
         candidate_metrics=Path(candidate_metrics),
         baseline_metrics=Path(baseline_metrics),
         output_dir=Path(output_dir),
@@ -338,7 +368,7 @@ def checklist(
         start=start,
         end=end,
         symbols=symbols,
-        thresholds=jobs.Thresholds(*thresholds),
+        thresholds=Thresholds(*thresholds),
     )
     return _report_verdict(verdict, json)
 
@@ -352,9 +382,9 @@ def report(*, json: Json = False) -> int:
     json
         Print the list of runs as JSON.
     """
-    from sqkit.research import jobs
+    from sqkit.research.validation_jobs import report_job
 
-    listing = jobs.report_job()
+    listing = report_job()
     lines = [f"{run['folder']}: {run['recommendation'] or run['reason']}" for run in listing["runs"]]
     _show(listing, json, [*lines, listing["index"]])
     return 0
@@ -496,8 +526,10 @@ def data_fetch(
         Yahoo's name of the symbol.
     interval
         1d, 1m or 5m.
-    start, end
-        Session dates, both included.
+    start
+        First session date.
+    end
+        Last session date, included.
     market
         By default told by the symbol's spelling (.NS and .BO are nse).
     """

@@ -70,7 +70,13 @@ def planted_project(root: Path) -> Project:
     dates = next(iter(frames.values()))["timestamp"].dt.tz_convert("America/New_York").dt.date
     project = Project(root)
     run = project.sqkit(
-        "train-teacher", "--market", "us", "--end", str(dates.iloc[TRAINING_SESSIONS - 1]), "--output-dir", TEACHER
+        "train-teacher",
+        "--market",
+        "us",
+        "--end",
+        str(dates.iloc[TRAINING_SESSIONS - 1]),
+        "--output-dir",
+        TEACHER,
     )
     assert run.returncode == 0, run.stderr
     return project

@@ -42,7 +42,9 @@ def test_help_names_every_command(project: Project) -> None:
 
 def test_metrics_from_elsewhere_carry_no_evidence(project: Project) -> None:
     """The given metrics pass their thresholds; without predictions that is exit 3 under the default."""
-    code, said = _checklist(project, "--start", "2024-07-01", "--end", "2024-09-30", "--symbols", "ALPHA", "BETA")
+    code, said = _checklist(
+        project, "--start", "2024-07-01", "--end", "2024-09-30", "--symbols", "ALPHA", "BETA"
+    )
     checklist = json.loads((project.root / "out/promotion_checklist.json").read_text())
 
     assert (code, said.splitlines()[0]) == (3, "INSUFFICIENT_EVIDENCE")
@@ -138,7 +140,9 @@ def test_data_check_and_import_take_a_plain_file(project: Project) -> None:
     (project.root / "ALPHA.csv").write_text("\n".join(lines) + "\n")
 
     checked = project.sqkit("data", "check", "ALPHA.csv", "--market", "us", "--json")
-    stored = project.sqkit("data", "import", "ALPHA.csv", "--symbol", "ALPHA", "--interval", "1d", "--market", "us")
+    stored = project.sqkit(
+        "data", "import", "ALPHA.csv", "--symbol", "ALPHA", "--interval", "1d", "--market", "us"
+    )
     folder = project.sqkit("data", "check", "data/bars/1d", "--market", "us")
 
     assert json.loads(checked.stdout)["bars"] == 5

@@ -28,7 +28,13 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after ``train-student --validate``: every artifact and report in one go."""
     project = planted_project(tmp_path_factory.mktemp("validated"))
     run = project.sqkit(
-        "train-student", "--teacher-dir", TEACHER, "--output-dir", STUDENT, "--validate", "--generate-checklist"
+        "train-student",
+        "--teacher-dir",
+        TEACHER,
+        "--output-dir",
+        STUDENT,
+        "--validate",
+        "--generate-checklist",
     )
     assert run.returncode == 3, run.stderr
     assert run.stdout.splitlines()[0] == "INSUFFICIENT_EVIDENCE"
@@ -51,8 +57,15 @@ def test_one_command_leaves_every_artifact_and_report(validated: Project) -> Non
         *(f"{STUDENT}/{name}" for name in ("validation_accuracy.json", "comparison_baseline.json")),
         *(f"{STUDENT}/promotion_checklist.{kind}" for kind in ("json", "md")),
         f"{STUDENT}/validation_telemetry/PLANT01.parquet",
-        *(f"{REPORT}/{page}.{kind}" for page in ("train", "validate", "checklist") for kind in ("html", "md", "ipynb")),
-        *(f"{REPORT}/figures/validate-{name}.png" for name in ("equity", "confidence", "calibration", "confusion")),
+        *(
+            f"{REPORT}/{page}.{kind}"
+            for page in ("train", "validate", "checklist")
+            for kind in ("html", "md", "ipynb")
+        ),
+        *(
+            f"{REPORT}/figures/validate-{name}.png"
+            for name in ("equity", "confidence", "calibration", "confusion")
+        ),
         f"{REPORT}/manifest.json",
         "reports/index.html",
         "reports/index.md",
@@ -127,7 +140,9 @@ def test_validating_again_keeps_the_first_report_and_artifacts(project: Project)
     run = project.sqkit("validate", "--model", MODEL, "--symbols", "PLANT01", "PLANT02", "PLANT03")
 
     assert run.returncode in (1, 3), run.stderr
-    assert {path.name: path.read_bytes() for path in (project.root / REPORT).iterdir() if path.is_file()} == before
+    assert {
+        path.name: path.read_bytes() for path in (project.root / REPORT).iterdir() if path.is_file()
+    } == before
     assert (project.root / STUDENT / "validations/v1/promotion_checklist.json").read_bytes() == first
     second = project.root / f"reports/{VERSION}-v2"
     assert (second / "train.html").read_bytes() == before["train.html"]
@@ -143,12 +158,15 @@ def test_a_checklist_is_rebuilt_from_stored_artifacts_with_other_thresholds(proj
 
     assert run.returncode == 1, run.stderr
     assert run.stdout.startswith("REJECT\nPrecision uplift")
-    assert verify_manifest(project.root / f"reports/{VERSION}-v2", project.root) == []
+    for number in (1, 2):
+        assert verify_manifest(project.root / f"reports/{VERSION}-v{number}", project.root) == []
 
 
 def test_promote_without_evidence_asked_exits_zero(project: Project) -> None:
     """With promotion_min_evidence=none a run that passes its thresholds is PROMOTE and exits 0."""
-    run = project.sqkit("checklist", "--model", MODEL, environment={"SENSEQUANT_PROMOTION_MIN_EVIDENCE": "none"})
+    run = project.sqkit(
+        "checklist", "--model", MODEL, environment={"SENSEQUANT_PROMOTION_MIN_EVIDENCE": "none"}
+    )
 
     assert (run.returncode, run.stdout.splitlines()[0]) == (0, "PROMOTE"), run.stderr
 
@@ -201,7 +219,7 @@ def test_a_signed_checklist_is_never_overwritten(project: Project) -> None:
         (2, ["--bars", "nowhere"], "nowhere"),
         (2, ["--symbols", "PLANT01", "PLANT01"], "twice"),
         (2, ["--symbols", "../../etc/passwd"], "symbol"),
-        (2, ["--baseline-model", "none.onnx"], "none.onnx"),
+        (2, ["--baseline-model", "none.onnx"], "no such baseline model"),
         (4, ["--baseline-model", MODEL], "same file"),
         (2, ["--precision-uplift-threshold", "nan"], "nan"),
         (2, ["--unknown-flag"], "unknown-flag"),
@@ -219,6 +237,23 @@ def test_a_validation_that_overlaps_is_refused_before_training(project: Project)
     words = ["train-student", "--teacher-dir", TEACHER, "--output-dir", f"data/models/{VERSION}/other"]
 
     _refused(project, 4, [*words, "--validate", "--validation-start", "2012-06-01"], "has seen bars up to")
+
+
+def test_a_missing_baseline_is_refused_before_training(project: Project) -> None:
+    """A typing mistake in --baseline-model costs no training."""
+    words = ["train-student", "--teacher-dir", TEACHER, "--output-dir", f"data/models/{VERSION}/other"]
+
+    _refused(project, 2, [*words, "--validate", "--baseline-model", "none.onnx"], "no such baseline model")
+
+
+def test_a_symbol_with_less_history_than_the_warm_up_is_refused(project: Project) -> None:
+    """The line says how many bars are missing; no kernel was started."""
+    import pandas as pd
+
+    path = project.root / "data/bars/1d/PLANT02.parquet"
+    pd.read_parquet(path).iloc[-60:].to_parquet(path)
+
+    _refused(project, 2, ["validate", "--model", MODEL], "give 41 more bars")
 
 
 def test_a_nan_price_is_refused_with_its_place(project: Project) -> None:
@@ -264,12 +299,18 @@ def test_changed_predictions_are_an_integrity_failure(project: Project) -> None:
     _refused(project, 4, ["checklist", "--model", MODEL], "PLANT02.parquet")
 
 
-def test_a_read_only_reports_folder_publishes_nothing(project: Project, without_root_rights: list[str]) -> None:
+def test_a_read_only_reports_folder_publishes_nothing(
+    project: Project, without_root_rights: list[str]
+) -> None:
     """Without rights the run ends in one line, exit 2, and the student's folder is unchanged."""
     (project.root / "reports").chmod(0o555)
     try:
         _refused(
-            project, 2, ["validate", "--model", MODEL], "no permission to write here", prefix=without_root_rights
+            project,
+            2,
+            ["validate", "--model", MODEL],
+            "no permission to write here",
+            prefix=without_root_rights,
         )
     finally:
         (project.root / "reports").chmod(0o755)
@@ -305,7 +346,9 @@ def test_an_interrupted_run_leaves_nothing(project: Project) -> None:
     assert "Traceback" not in said
     assert project.files() == before
     time.sleep(0.5)
-    kernels = subprocess.run(["pgrep", "-f", f"ipykernel.*{project.root}"], capture_output=True, text=True, check=False)
+    kernels = subprocess.run(
+        ["pgrep", "-f", f"ipykernel.*{project.root}"], capture_output=True, text=True, check=False
+    )
     assert kernels.stdout == ""
 
 

@@ -41,7 +41,10 @@ def test_nbmake_runs_them_in_any_order(tmp_path: Path) -> None:
     assert run.returncode in (0, 1, 3), run.stderr
     home.parent.mkdir(exist_ok=True)
     shutil.copytree(tmp_path / "data", home)
-    environment = clean_environment() | {"SENSEQUANT_DATA_DIR": "build/nbmake", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = clean_environment() | {
+        "SENSEQUANT_DATA_DIR": "build/nbmake",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
 
     result = subprocess.run(
         [

@@ -1,7 +1,7 @@
 """Accuracy from stored predictions: `AccuracyAnalyzer` reads the Parquet files back.
 
-The validation writes prediction files and this module judges them; a missing or changed
-file is refused. Which rows count, and what a call is, is defined here once for candidate,
+The validation writes prediction and trade files and this module judges them; a missing or
+changed file is refused. Which rows count, and what a call is, is defined here once for candidate,
 baseline model and baseline rule.
 """
 
@@ -22,7 +22,40 @@ from sqkit.strategy import rule_calls
 RULE: Final = "rule"
 TELEMETRY_FOLDER: Final = "validation_telemetry"
 RESULTS_FILE: Final = "validation_results.json"
+_RESULT_PARTS: Final = (
+    "baseline_model",
+    "candidate_model",
+    "daily_returns",
+    "digests",
+    "files",
+    "incumbent_model",
+    "metrics",
+    "notes",
+    "runtime",
+    "short_history",
+    "tradable",
+    "training_window",
+    "untrained_symbols",
+    "validation_period",
+)
 _UNSCORED: Final = (REASON_CODES["warm_up"], REASON_CODES["non_finite_feature"], REASON_CODES["gap"])
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What a validation left in ``validation_results.json``.
+
+    Raises
+    ------
+    ArtifactChanged
+        The file is missing, is not strict JSON, or lacks a part.
+    """
+    results = read_json(folder / RESULTS_FILE)
+    missing = [name for name in _RESULT_PARTS if not isinstance(results, dict) or name not in results]
+    if missing:
+        raise ArtifactChanged(
+            f"{folder / RESULTS_FILE}: lacks {', '.join(missing)}; validate again", missing=missing
+        )
+    return dict(results)
 
 
 def scored_rows(*runs: dict[str, np.ndarray]) -> np.ndarray:
@@ -53,20 +86,26 @@ class AccuracyAnalyzer:
     Raises
     ------
     ArtifactChanged
-        A prediction file is missing, or differs from the digest in ``validation_results.json``,
+        A prediction or trade file is missing, or differs from the digest in ``validation_results.json``,
         or candidate and baseline were not judged on identical rows.
     """
 
     def __init__(self, folder: Path) -> None:
-        results = read_json(folder / RESULTS_FILE)
+        results = read_results(folder)
         self.entry_strength: float = results["runtime"]["strategy_parameters"]["entry_strength"]
         self.symbols: list[str] = results["validation_period"]["symbols"]
         self._records: dict[tuple[str, str], RecordFile] = {}
+        self._trades: dict[tuple[str, str], RecordFile] = {}
         for entry in results["files"]:
-            if entry["kind"] == "predictions":
-                path = folder / TELEMETRY_FOLDER / entry["file"]
-                record = read_records(path, expected_digest=entry["digest"])
-                self._records[entry["symbol"], entry["role"]] = record
+            record = read_records(folder / TELEMETRY_FOLDER / entry["file"], expected_digest=entry["digest"])
+            if (record.symbol, record.role) != (entry["symbol"], entry["role"]):
+                raise ArtifactChanged(
+                    f"{entry['file']}: holds the {record.role} of {record.symbol}, but is listed as the "
+                    f"{entry['role']} of {entry['symbol']}; validate again",
+                    path=entry["file"],
+                )
+            kept = self._records if entry["kind"] == "predictions" else self._trades
+            kept[record.symbol, record.role] = record
         for symbol in self.symbols:
             self._require_identical_rows(symbol)
 
@@ -77,6 +116,9 @@ class AccuracyAnalyzer:
             raise ArtifactChanged(
                 f"{symbol}: no prediction file is listed for {missing.args[0][1]}"
             ) from None
+        for role in ("candidate", "baseline"):
+            if (symbol, role) not in self._trades:
+                raise ArtifactChanged(f"{symbol}: no trade file is listed for {role}", symbol=symbol)
         if not np.array_equal(candidate.columns["bar_time"], baseline.columns["bar_time"]):
             raise ArtifactChanged(
                 f"{symbol}: candidate and baseline were not run on identical rows", symbol=symbol
@@ -118,6 +160,11 @@ class AccuracyAnalyzer:
         rows = self.pooled(role, symbols=symbols, acted_on=acted_on)
         is_rule = self._records[self.symbols[0], role].version == RULE
         return accuracy_metrics(rows["calls"], rows["outcomes"], None if is_rule else rows["probability_up"])
+
+    def closed_net_pnls(self, role: str) -> np.ndarray:
+        """Net P&L of every closed trade of a run, float64 (k,)."""
+        trades = [self._trades[symbol, role].columns for symbol in self.symbols]
+        return np.concatenate([part["net_pnl"][part["exit_time"] != 0] for part in trades])
 
     def abstentions(self) -> dict[str, int]:
         """How often the candidate said nothing, by reason."""

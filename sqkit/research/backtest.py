@@ -238,6 +238,8 @@ def run_validation_backtest(
         A symbol has no row that could be scored; the message says how many bars are missing.
     """
     symbols = list(bars)
+    for name in symbols:
+        require_scorable(bars[name], window, [model, baseline_model], rules)
     candidate = map_symbols(
         lambda name: backtest_symbol(bars[name], model, window, rules), symbols, label="candidate"
     )
@@ -250,7 +252,11 @@ def run_validation_backtest(
         warm = scored_rows(candidate[name].predictions, baseline[name].predictions)
         days = candidate[name].predictions["session_date"][warm]
         if not len(days):
-            raise _too_short(bars[name], window, [model, baseline_model], rules)
+            raise WindowTooShort(
+                f"{name}: no bar between {iso_date(window.first_day)} and {iso_date(window.last_day)} can be scored; "
+                "its features are not finite there",
+                symbol=name,
+            )
         if (scored_sessions := len(np.unique(days))) < SHORT_HISTORY_SESSIONS:
             short_history[name] = scored_sessions
     return ValidationBacktest(
@@ -276,23 +282,27 @@ def _hold(bars: BarArrays, window: Window, rules: TradingRules) -> SymbolRun:
     return SymbolRun(bars.symbol, {}, fills)
 
 
-def _too_short(
+def require_scorable(
     bars: BarArrays, window: Window, models: Sequence[StudentModel | None], rules: TradingRules
-) -> WindowTooShort:
-    _, found = bars.window(window.first_day, window.last_day)
-    warm_ups = [model.feature_set.warmup_bars for model in models if model is not None]
-    needed = max(rules.parameters.warmup_bars, *warm_ups)
-    why = (
-        f"features and indicators need {needed} bars and there are {found}; give {needed - found} more bars"
-        if found < needed
-        else "no row has finite features for candidate and baseline; check the bars with sqkit data check"
-    )
-    return WindowTooShort(
-        f"{bars.symbol}: no bar up to {iso_date(window.last_day)} can be scored, {why} or leave the symbol out",
-        symbol=bars.symbol,
-        needed=needed,
-        found=found,
-    )
+) -> None:
+    """Refuse a symbol of which no bar of the window can have features and indicators.
+
+    Raises
+    ------
+    WindowTooShort
+        The message says how many bars are missing.
+    """
+    _, stop = bars.window(window.first_day, window.last_day)
+    warmups = [model.feature_set.warmup_bars for model in models if model is not None]
+    needed = max(rules.parameters.warmup_bars, *warmups)
+    if stop < needed:
+        raise WindowTooShort(
+            f"{bars.symbol}: no bar up to {iso_date(window.last_day)} can be scored, features and indicators need "
+            f"{needed} bars and there are {stop}; give {needed - stop} more bars or leave the symbol out",
+            symbol=bars.symbol,
+            needed=needed,
+            found=stop,
+        )
 
 
 def _portfolio(runs: dict[str, SymbolRun], capital: float) -> PortfolioRun:

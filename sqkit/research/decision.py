@@ -1,23 +1,26 @@
 """The decision: stored artifacts of a validation in, the promotion checklist out.
 
 Notebook 04 calls `decide`; so does the command that rebuilds a checklist. The prediction
-files are read back and held against their digests and the accuracy is computed again from
-them, so a checklist never rests on numbers nobody can recompute.
+and trade files are read back and held against their digests, and every metric is computed again
+from what is stored, so a checklist never rests on numbers nobody can recompute.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from sqkit.checklist import Adequacy, Policy, generate_promotion_checklist, render_markdown
-from sqkit.errors import UsageError
-from sqkit.files import read_json, write_json, write_text
-from sqkit.metrics import adequacy_counts, seven_metrics
-from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
-from sqkit.research.validation import PARITY_FILE
+from sqkit.errors import ArtifactChanged, UsageError
+from sqkit.files import read_json, sha256_json, write_json, write_text
+from sqkit.metrics import adequacy_counts, financial_metrics, seven_metrics
+from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer, read_results
+from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
 from sqkit.settings import Settings
 
 CHECKLIST_FILE: Final = "promotion_checklist.json"
@@ -85,9 +88,10 @@ def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dic
     ArtifactChanged
         A stored artifact is missing or differs from its digest.
     """
-    results = read_json(validated / RESULTS_FILE)
+    results = read_results(validated)
     parity = read_json(validated / PARITY_FILE)
     analyzer = AccuracyAnalyzer(validated)
+    _require_unchanged(validated, results, analyzer)
     accuracy = {role: analyzer.metrics(role) for role in ("candidate", "baseline")}
     candidate, baseline = analyzer.pooled("candidate"), analyzer.pooled("baseline")
     period = results["validation_period"]
@@ -118,6 +122,50 @@ def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dic
     write_json(output / CHECKLIST_FILE, checklist)
     write_text(output / CHECKLIST_PAGE, render_markdown(checklist))
     return checklist
+
+
+def _require_unchanged(validated: Path, results: dict[str, Any], analyzer: AccuracyAnalyzer) -> None:
+    """Every stored number the gate or a report shows must follow from the files it is said to follow from.
+
+    Raises
+    ------
+    ArtifactChanged
+        One does not.
+    """
+    digests, financial = results["digests"], {}
+    for role in ("candidate", "baseline"):
+        returns = np.array(list(results["daily_returns"][role].values()))
+        financial[role] = financial_metrics(returns, analyzer.closed_net_pnls(role))
+    accuracy = analyzer.analyze()
+    sevens = {role: seven_metrics(accuracy[role]["all_rows"], financial[role]) for role in financial}
+    compared = read_json(validated / COMPARISON_FILE)["all_rows"]
+    listed = {f"{entry['role']}/{entry['file']}": entry["digest"] for entry in results["files"]}
+    checks = {
+        f"{RESULTS_FILE}: metrics": _same({role: results["metrics"][role] for role in financial}, financial),
+        f"{RESULTS_FILE}: digest of the predictions": digests["predictions"] == sha256_json(listed),
+        f"{RESULTS_FILE}: digest of the runtime": digests["runtime"] == sha256_json(results["runtime"]),
+        ACCURACY_FILE: _same(read_json(validated / ACCURACY_FILE), accuracy),
+        COMPARISON_FILE: _same({role: compared[role] for role in sevens}, sevens),
+    }
+    for what, follows in checks.items():
+        if not follows:
+            raise ArtifactChanged(
+                f"{validated / what}: does not follow from the stored predictions and returns; validate again",
+                path=str(validated),
+            )
+
+
+def _same(stored: Any, computed: Any) -> bool:
+    """Equal values; floats up to what another kind of machine may round otherwise."""
+    if isinstance(stored, dict) and isinstance(computed, dict):
+        return stored.keys() == computed.keys() and all(
+            _same(stored[name], computed[name]) for name in stored
+        )
+    if isinstance(stored, list) and isinstance(computed, list):
+        return len(stored) == len(computed) and all(map(_same, stored, computed))
+    if isinstance(stored, float) and isinstance(computed, float):
+        return math.isclose(stored, computed, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(stored == computed)
 
 
 def _context(analyzer: AccuracyAnalyzer, accuracy: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sqkit.errors import SqkitError, UsageError
 from sqkit.files import read_json
-from sqkit.research import jobs
 from sqkit.research.distil import DEFAULT_MODEL_TYPE, STUDENT_FILE
 from sqkit.research.progress import say
+from sqkit.research.requests import Thresholds, ValidationRequest
 from sqkit.research.sources import (
     SAMPLE_SHORT_HISTORY,
     SAMPLE_TRAINING_END,
@@ -25,6 +25,8 @@ from sqkit.research.sources import (
     store_sample,
     version_of,
 )
+from sqkit.research.training_jobs import train_student_job, train_teacher_job
+from sqkit.research.validation_jobs import rebuild_checklist_job, report_job, validate_job
 from sqkit.settings import Settings
 
 
@@ -34,7 +36,7 @@ def demo() -> list[str]:
     location = store_sample(settings)
     say(f"bundled bars: {location}")
     version = version_of(_given("VERSION"), "")
-    teacher = jobs.train_teacher_job(
+    teacher = train_teacher_job(
         strategy="swing",
         market="us",
         symbols=list(TRAINING_SAMPLE),
@@ -43,11 +45,11 @@ def demo() -> list[str]:
         version_tag=version,
     )
     start, end = SAMPLE_VALIDATION
-    trained = jobs.train_student_job(
+    trained = train_student_job(
         teacher_dir=teacher["output_dir"],
         output_dir=f"{settings.data_dir}/models/{version}/student",
         model_type=_given("MODEL_TYPE") or DEFAULT_MODEL_TYPE,
-        validation=jobs.ValidationRequest(
+        validation=ValidationRequest(
             model="", symbols=[*TRAINING_SAMPLE, SAMPLE_SHORT_HISTORY], start=start, end=end
         ),
     )
@@ -61,7 +63,7 @@ def train() -> list[str]:
     symbols, start, end = _given("SYMBOLS").split(), _given("START"), _given("END")
     version = version_of(_given("VERSION"), "")
     sample = not symbols
-    teacher = jobs.train_teacher_job(
+    teacher = train_teacher_job(
         strategy="swing",
         market="us" if sample else None,
         symbols=list(TRAINING_SAMPLE) if sample else symbols,
@@ -70,7 +72,7 @@ def train() -> list[str]:
         bars=str(store_sample(settings)) if sample else "",
         version_tag=version,
     )
-    trained = jobs.train_student_job(
+    trained = train_student_job(
         teacher_dir=teacher["output_dir"],
         output_dir=f"{settings.data_dir}/models/{version}/student",
         model_type=_given("MODEL_TYPE") or DEFAULT_MODEL_TYPE,
@@ -84,21 +86,21 @@ def validate() -> list[str]:
     if model is None:
         train()
         model = newest_student()
-    request = jobs.ValidationRequest(
+    request = ValidationRequest(
         model=model, symbols=_given("SYMBOLS").split() or None, start=_given("START"), end=_given("END")
     )
-    return jobs.validate_job(request).lines()
+    return validate_job(request).lines()
 
 
 def checklist() -> list[str]:
     """Decide again from the stored artifacts of the student of VERSION, else of the newest."""
     model = _student() or newest_student()
-    return jobs.rebuild_checklist_job(str(Path(model).parent), jobs.Thresholds()).lines()
+    return rebuild_checklist_job(str(Path(model).parent), Thresholds()).lines()
 
 
 def report() -> list[str]:
     """Rebuild the index and say what the newest report decided."""
-    listing = jobs.report_job()
+    listing = report_job()
     newest = next((run for run in listing["runs"] if run["recommendation"]), None)
     if newest is None:
         return ["no validation yet; run make validate", listing["index"]]

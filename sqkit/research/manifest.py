@@ -3,7 +3,7 @@
 The runner writes ``manifest.json`` last, only after every page is there: digests of the
 notebooks, their parameters, the pages, the figures, the artifacts, the package and its
 constraints. No wall time and no absolute place, so the same inputs give the same bytes.
-`verify_manifest` computes every digest again. Called by the runner and by ``sqkit verify``.
+`verify_manifest` computes every digest again. Called by the runner.
 """
 
 from __future__ import annotations
@@ -78,6 +78,20 @@ def training_report_folder(reports_dir: Path, version: str) -> Path:
             folder=str(folder),
         )
     return folder
+
+
+def run_of_artifacts(reports_dir: Path, version: str, folder: str, artifact: Path) -> int | None:
+    """The number of the run whose manifest names this artifact in this folder with this digest."""
+    if not artifact.is_file():
+        return None
+    digest = sha256_file(artifact)
+    for number in reversed(_numbers(reports_dir, version)):
+        manifest = run_folder(reports_dir, version, number) / MANIFEST
+        if manifest.is_file():
+            named = read_json(manifest)["artifacts"]
+            if named["folder"] == folder and named["files"].get(artifact.name) == digest:
+                return number
+    return None
 
 
 def carry_pages(reports_dir: Path, version: str, staging: Path, pages: Sequence[str]) -> list[str]:

@@ -76,7 +76,7 @@ def parse_day(text: str, name: str) -> int:
 
 
 def version_of(version_tag: str, output_dir: str) -> str:
-    """The version tag of a run that starts now (see `sqkit.research.versions.resolve_version`)."""
+    """The version tag of a run that starts now (see `sqkit.versions.resolve_version`)."""
     return resolve_version(version_tag, Path(output_dir or "."), os.environ, dt.datetime.now(dt.UTC))
 
 

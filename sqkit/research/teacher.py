@@ -31,6 +31,7 @@ from sqkit.research import onnx_export
 from sqkit.research.folds import BLOCKS, Fold, block_folds, session_blocks
 from sqkit.research.labels import TrainingTable, cut_bars, training_table
 from sqkit.research.learners import smallest_leaf, steady_threads
+from sqkit.research.progress import progress_over
 from sqkit.research.teacher_folder import METADATA_FILE, publish_teacher, refuse_other_teacher
 
 __all__ = [
@@ -199,7 +200,7 @@ def label_out_of_fold(table: TrainingTable, *, kind: str, seed: int) -> dict[str
 def out_of_fold(table: TrainingTable, folds: Sequence[Fold], *, kind: str, seed: int) -> np.ndarray:
     """P(up) of every row by the teacher of its fold, float64 (n,)."""
     soft = np.full(len(table), np.nan)
-    for fold in folds:
+    for fold in progress_over(folds, "teacher, out of fold"):
         fitted = fit_teacher(kind, table.features[fold.train], table.up[fold.train], seed=seed)
         soft[fold.test] = fitted.probability_up(table.features[fold.test])
     return soft

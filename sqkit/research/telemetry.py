@@ -100,17 +100,18 @@ def read_records(path: Path, *, expected_digest: str | None = None) -> RecordFil
         table = pq.read_table(path, partitioning=None)
         about = json.loads((table.schema.metadata or {})[METADATA_KEY])
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    except (pa.ArrowException, KeyError, ValueError, OSError) as problem:
+        record = RecordFile(about["symbol"], about["role"], about["student_model_version"], columns)
+        found = record.digest()
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as problem:
         raise ArtifactChanged(
-            f"{path}: cannot be read as sqkit records ({str(problem).splitlines()[0]}); validate again",
+            f"{path}: cannot be read as sqkit records ({' '.join(str(problem).split())}); validate again",
             path=str(path),
         ) from None
-    record = RecordFile(about["symbol"], about["role"], about["student_model_version"], columns)
-    if expected_digest is not None and record.digest() != expected_digest:
+    if expected_digest is not None and found != expected_digest:
         raise ArtifactChanged(
             f"{path}: its columns differ from the digest in validation_results.json; validate again",
             path=str(path),
             expected=expected_digest,
-            found=record.digest(),
+            found=found,
         )
     return record

@@ -25,6 +25,7 @@ from sqkit.research.backtest import (
     TradingRules,
     ValidationBacktest,
     Window,
+    require_scorable,
     run_validation_backtest,
 )
 from sqkit.research.sources import bars_of_teacher, default_bars, load_bars, parse_day
@@ -98,7 +99,7 @@ def plan_validation(
         The window overlaps what the candidate has seen.
     IntegrityError
         The baseline is the candidate itself, or a model of another strategy or interval.
-    BarsNotFound, WindowEmpty, ModelFileError, UsageError
+    BarsNotFound, WindowEmpty, WindowTooShort, ModelFileError, UsageError
         Something is missing or cannot be meant.
     """
     settings = settings or Settings()
@@ -108,9 +109,7 @@ def plan_validation(
     symbols = symbols or about["symbols"]
     loaded, notes, window = load_window(about, location, symbols, start, end)
     baseline_path = _baseline_path(baseline_model, settings, about["strategy"])
-    baseline = StudentModel.load(Path(baseline_path)) if baseline_path else None
-    if baseline is not None:
-        _require_comparable(model, baseline, baseline_path)
+    baseline = load_baseline(baseline_path, about, candidate=model) if baseline_path else None
     rules = TradingRules.from_settings(
         settings,
         strategy=about["strategy"],
@@ -118,6 +117,8 @@ def plan_validation(
         horizon_bars=about["horizon_bars"],
         dead_zone=about["dead_zone"],
     )
+    for series in loaded.values():
+        require_scorable(series, window, [model, baseline], rules)
     return ValidationPlan(
         model_path=model_path,
         model=model,
@@ -244,15 +245,37 @@ def _incumbent(settings: Settings, strategy: str) -> dict[str, str] | None:
     return {"digest": sha256_file(production), "model": str(production)}
 
 
-def _require_comparable(model: StudentModel, baseline: StudentModel, path: str | None) -> None:
-    if baseline.digest == model.digest:
+def load_baseline(path: str, seen: dict[str, Any], *, candidate: StudentModel | None = None) -> StudentModel:
+    """A baseline model, refused unless it can be compared.
+
+    Parameters
+    ----------
+    seen
+        Metadata of the candidate, or of its teacher before it is trained.
+
+    Raises
+    ------
+    UsageError
+        There is no such file.
+    IntegrityError
+        It is the candidate itself, or made for another strategy, interval or market.
+    """
+    if not Path(path).is_file():
+        raise UsageError(
+            f"{path}: there is no such baseline model; name another with --baseline-model, or leave it out "
+            "to compare with the production model or the rule",
+            path=path,
+        )
+    baseline = StudentModel.load(Path(path))
+    if candidate is not None and baseline.digest == candidate.digest:
         raise IntegrityError(f"{path}: baseline and candidate are the same file; compare with another model")
     for key in ("strategy", "interval", "market"):
-        if baseline.metadata[key] != model.metadata[key]:
+        if baseline.metadata[key] != seen[key]:
             raise IntegrityError(
-                f"{path}: the baseline's {key} is {baseline.metadata[key]}, the candidate's {model.metadata[key]}; "
+                f"{path}: the baseline's {key} is {baseline.metadata[key]}, the candidate's {seen[key]}; "
                 "give a baseline of the same kind with --baseline-model"
             )
+    return baseline
 
 
 def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest:

@@ -1,0 +1,194 @@
+"""The training jobs behind commands and make targets: a teacher, and a student by notebook 02.
+
+A job refuses what must not run before a kernel starts, lets the notebook do the work in a
+staging folder, and publishes model and report by rename only when they are whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sqkit.errors import BarsNotFound, ConflictError, UsageError
+from sqkit.files import (
+    exclusive,
+    publish,
+    sha256_file,
+    staging_folder,
+)
+from sqkit.research.distil import STUDENT_FILE
+from sqkit.research.marketdata import available_symbols
+from sqkit.research.progress import say
+from sqkit.research.reporting import ReportRun
+from sqkit.research.requests import Trained, ValidationRequest
+from sqkit.research.sources import (
+    HORIZON_BARS,
+    INTERVALS,
+    as_typed,
+    author,
+    default_bars,
+    load_bars,
+    open_teacher,
+    parse_day,
+    version_of,
+)
+from sqkit.research.teacher import train_teacher
+from sqkit.research.validation import load_baseline, load_window
+from sqkit.research.validation_jobs import refuse_decided, validate_job
+from sqkit.settings import Settings
+from sqkit.student import StudentModel
+
+
+def train_teacher_job(
+    *,
+    output_dir: str = "",
+    strategy: str,
+    market: str | None = None,
+    interval: str | None = None,
+    symbols: list[str] | None = None,
+    start: str = "",
+    end: str = "",
+    bars: str = "",
+    version_tag: str = "",
+    seed: int = 0,
+    horizon_bars: int | None = None,
+    kind: str = "hist_gradient_boosting",
+) -> dict[str, Any]:
+    """Train a teacher into ``<output_dir>``, by default ``data/models/<version>/teacher``."""
+    settings = Settings()
+    version = version_of(version_tag, output_dir)
+    folder = as_typed(output_dir or f"{settings.data_dir}/models/{version}/teacher")
+    market, interval = market or settings.market, interval or INTERVALS[strategy]
+    location = as_typed(bars or default_bars(settings, interval))
+    names = symbols or available_symbols(location)
+    if not names:
+        raise BarsNotFound(
+            f"{location}: holds no bars; import some with sqkit data import FILE --symbol S --interval {interval}",
+            location=location,
+        )
+    first = parse_day(start, "start") if start else None
+    last = parse_day(end, "end") if end else None
+    if first is not None and last is not None and first > last:
+        raise UsageError(f"the training window starts {start} and ends {end}: start must not be after end")
+    loaded, notes = load_bars(location, names, interval=interval, market=market)
+    for note in notes:
+        say(note)
+    say(f"training a {strategy} teacher on {', '.join(loaded)}")
+    summary = train_teacher(
+        loaded,
+        strategy=strategy,
+        market=market,
+        interval=interval,
+        first_day=min(int(bars.session_days[0]) for bars in loaded.values()) if first is None else first,
+        last_day=max(int(bars.session_days[-1]) for bars in loaded.values()) if last is None else last,
+        horizon_bars=HORIZON_BARS[strategy] if horizon_bars is None else horizon_bars,
+        seed=seed,
+        output_dir=Path(folder),
+        version=version,
+        bars_location=location,
+        created_by=author(),
+        kind=kind,
+    )
+    return {**summary, "output_dir": folder, "version": version}
+
+
+def train_student_job(
+    *,
+    teacher_dir: str,
+    output_dir: str,
+    model_type: str,
+    bars: str = "",
+    version_tag: str = "",
+    seed: int | None = None,
+    strategy: str | None = None,
+    validation: ValidationRequest | None = None,
+) -> Trained:
+    """Distil a student by notebook 02 and, when asked, validate it by 03 and 04.
+
+    What can be refused about the validation is refused before the student is trained.
+    """
+    settings = Settings()
+    teacher_dir, student_dir = as_typed(teacher_dir), as_typed(output_dir)
+    teacher, _ = open_teacher(teacher_dir, bars=bars)
+    if strategy and strategy != teacher["strategy"]:
+        raise UsageError(
+            f"--strategy {strategy}: the teacher in {teacher_dir} was trained for {teacher['strategy']}; "
+            "leave the flag out or choose another teacher"
+        )
+    if validation is not None:
+        refuse_decided(Path(student_dir))
+        if validation.baseline_model:
+            load_baseline(validation.baseline_model, teacher)
+        load_window(
+            teacher,
+            validation.bars or bars or teacher["bars_location"],
+            validation.symbols or teacher["symbols"],
+            validation.start,
+            validation.end,
+        )
+    version = version_of(version_tag, student_dir)
+    parameters = {
+        "teacher_dir": teacher_dir,
+        "model_type": model_type,
+        "bars": as_typed(bars),
+        "version_tag": version,
+        "seed": teacher["seed"] if seed is None else seed,
+    }
+    model_path = f"{student_dir}/{STUDENT_FILE}"
+    report = _trained_before(Path(model_path), teacher, parameters, Path(settings.reports_dir))
+    if report is None:
+        report = _train(Path(student_dir), version, parameters, Path(settings.reports_dir))
+    trained = Trained(version, model_path, str(report))
+    if validation is None:
+        return trained
+    verdict = validate_job(replace(validation, model=model_path))
+    return replace(trained, report=verdict.report or trained.report, verdict=verdict)
+
+
+def _train(student_dir: Path, version: str, parameters: dict[str, Any], reports_dir: Path) -> Path:
+    run = ReportRun.for_training(reports_dir, version)
+    with (
+        exclusive(student_dir, "training"),
+        staging_folder(student_dir / "training") as staging,
+        run.staged() as pages,
+    ):
+        pages.run_notebook("train", parameters, workspace=staging)
+        pages.require_same("train", "model_digest", sha256_file(staging / STUDENT_FILE))
+        pages.render()
+        publish(staging / STUDENT_FILE, student_dir / STUDENT_FILE)
+        pages.publish()
+    return run.folder / "train.html"
+
+
+def _trained_before(
+    model_path: Path, teacher: dict[str, Any], parameters: dict[str, Any], reports_dir: Path
+) -> Path | None:
+    """The training report of a student that is there already and is the one asked for; None where there is none.
+
+    Raises
+    ------
+    ConflictError
+        Another student is in the folder: a model is never overwritten.
+    """
+    if not model_path.is_file():
+        return None
+    about = StudentModel.load(model_path).metadata
+    asked = {
+        "model_version": parameters["version_tag"],
+        "model_type": parameters["model_type"],
+        "seed": parameters["seed"],
+        "teacher_digest": teacher["teacher_digest"],
+    }
+    different = [name for name, value in asked.items() if about[name] != value]
+    if different:
+        raise ConflictError(
+            f"{model_path}: a student with another {' and '.join(different)} is there and is never overwritten; "
+            "choose another --output-dir",
+            path=str(model_path),
+        )
+    report = reports_dir / f"{about['model_version']}-v1" / "train.html"
+    if not report.is_file():
+        return None
+    say(f"{model_path}: trained already, the same student is not trained again")
+    return report
