@@ -108,7 +108,7 @@ def plan_validation(
     location = bars or bars_of_teacher(Path(model_path)) or default_bars(settings, about["interval"])
     symbols = symbols or about["symbols"]
     loaded, notes, window = load_window(about, location, symbols, start, end)
-    baseline_path = _baseline_path(baseline_model, settings, about["strategy"])
+    baseline_path = baseline_model or production_baseline(settings, about["strategy"])
     baseline = load_baseline(baseline_path, about, candidate=model) if baseline_path else None
     rules = TradingRules.from_settings(
         settings,
@@ -231,9 +231,8 @@ def _range_of(bars: BarArrays) -> str:
     return f"from {iso_date(days[0])} to {iso_date(days[-1])}" if len(days) else "nowhere"
 
 
-def _baseline_path(given: str, settings: Settings, strategy: str) -> str | None:
-    if given:
-        return given
+def production_baseline(settings: Settings, strategy: str) -> str | None:
+    """The production model of a strategy's slot, the baseline unless one is named; None without one."""
     production = settings.production_path(strategy)
     return str(production) if production.is_file() else None
 

@@ -1,0 +1,100 @@
+"""The whole job on real bars: two NSE shares daily, and an index by the minute.
+
+Whatever the recommendation is, it must be honest: these tests ask that the job ends with a
+verdict, that every figure is there, and that the report's first line says why. They ask for
+no particular verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqkit.checklist import differences, exit_code
+from sqkit.metrics import METRIC_KEYS
+from sqkit.research.manifest import verify_manifest
+from tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+VERSION = "20250112_143000"
+STUDENT = f"data/models/{VERSION}/student"
+
+
+def _job(root: Path, teacher: list[str], student: list[str]) -> tuple[Project, dict[str, Any]]:
+    """Train, validate, decide; returns the project and its checklist."""
+    project = Project(root)
+    trained = project.sqkit("train-teacher", "--output-dir", f"data/models/{VERSION}/teacher", *teacher)
+    assert trained.returncode == 0, trained.stderr
+    run = project.sqkit(
+        *("train-student", "--teacher-dir", f"data/models/{VERSION}/teacher", "--output-dir", STUDENT),
+        *("--validate", *student),
+    )
+    checklist = json.loads((root / STUDENT / "promotion_checklist.json").read_text())
+    assert run.returncode == exit_code(checklist), run.stderr
+    return project, checklist
+
+
+def _is_an_honest_report(project: Project, checklist: dict[str, Any]) -> None:
+    assert differences(checklist) == []
+    assert all(checklist["candidate_metrics"][key] is not None for key in METRIC_KEYS)
+    first = (project.root / f"reports/{VERSION}-v1/checklist.md").read_text().splitlines()[0]
+    assert first.startswith(f"**{checklist['recommendation']}**: ")
+    assert len(first) > 40
+    assert verify_manifest(project.root / f"reports/{VERSION}-v1", project.root) == []
+
+
+def test_two_shares_daily(tmp_path: Path, shared_data: Path) -> None:
+    """Swing on RELIANCE and TCS, trained to 2018, validated on 2019, with the given command."""
+    bars = str(shared_data / "nse" / "daily_adjusted_2008_2021")
+    project, checklist = _job(
+        tmp_path,
+        [
+            *("--strategy", "swing", "--market", "nse", "--symbols", "RELIANCE", "TCS"),
+            "--end",
+            "2018-12-31",
+            "--bars",
+            bars,
+        ],
+        [
+            *("--model-type", "logistic", "--validation-symbols", "RELIANCE", "TCS"),
+            *("--validation-start", "2019-01-01", "--validation-end", "2019-12-31", "--strategy", "swing"),
+        ],
+    )
+
+    _is_an_honest_report(project, checklist)
+    assert checklist["validation_period"]["symbols"] == ["RELIANCE", "TCS"]
+    assert checklist["runtime"]["zone"] == "Asia/Kolkata"
+    assert (
+        480
+        < sum(
+            entry["rows"]
+            for entry in json.loads((tmp_path / STUDENT / "validation_results.json").read_text())["files"]
+            if entry["kind"] == "predictions" and entry["role"] == "candidate"
+        )
+        < 500
+    ), "two symbols and the sessions of one year"
+
+
+def test_an_index_by_the_minute(tmp_path: Path, shared_data: Path) -> None:
+    """Intraday on NIFTY, trained 2016-11 to 2018-12, validated 2019-01 to 2019-03; an index is not tradable."""
+    bars = str(shared_data / "nse" / "index_minute_2012_2021")
+    project, checklist = _job(
+        tmp_path,
+        [
+            *("--strategy", "intraday", "--market", "nse_index", "--symbols", "NIFTY", "--bars", bars),
+            *("--start", "2016-11-01", "--end", "2018-12-31"),
+        ],
+        ["--validation-start", "2019-01-01", "--validation-end", "2019-03-31", "--strategy", "intraday"],
+    )
+
+    _is_an_honest_report(project, checklist)
+    results = json.loads((tmp_path / STUDENT / "validation_results.json").read_text())
+    assert results["tradable"] is False
+    assert "not tradable" in (tmp_path / f"reports/{VERSION}-v1/validate.md").read_text()
+    rows = results["symbols"]["NIFTY"]
+    assert (rows["bars"], rows["sessions"]) == (23_250, 62)
+    assert checklist["evidence"]["adequacy"]["session_days"] == 62
