@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 import sqkit
 from sqkit.errors import SqkitError, UsageError
 from sqkit.files import canonical_json
+
+if TYPE_CHECKING:
+    from sqkit.research.requests import Thresholds
 
 Strategy = Literal["intraday", "swing"]
 Interval = Literal["1d", "1m", "5m"]
@@ -38,6 +42,34 @@ app = App(
 )
 data = App(name="data", help="Check, import and fetch bars.", result_action="return_value")
 app.command(data)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ThresholdFlags:
+    """Promotion thresholds in place of the settings.
+
+    Parameters
+    ----------
+    precision_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT.
+    hit_ratio_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_HIT_RATIO_UPLIFT.
+    sharpe_uplift_threshold
+        In place of SENSEQUANT_PROMOTION_MIN_SHARPE_UPLIFT.
+    """
+
+    precision_uplift_threshold: float | None = None
+    hit_ratio_uplift_threshold: float | None = None
+    sharpe_uplift_threshold: float | None = None
+
+    def given(self) -> Thresholds:
+        """As the jobs take them."""
+        from sqkit.research.requests import Thresholds
+
+        return Thresholds(
+            self.precision_uplift_threshold, self.hit_ratio_uplift_threshold, self.sharpe_uplift_threshold
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -163,9 +195,7 @@ def train_student(
     validation_end: str = "",
     baseline_model: str = "",
     generate_checklist: Switch = False,
-    precision_uplift_threshold: float | None = None,
-    hit_ratio_uplift_threshold: float | None = None,
-    sharpe_uplift_threshold: float | None = None,
+    thresholds: ThresholdFlags = ThresholdFlags(),
     json: Json = False,
 ) -> int:
     """Distil a student from a teacher; with --validate also judge it out of sample.
@@ -200,23 +230,16 @@ def train_student(
         Student to compare with; by default the production model, else the baseline rule.
     generate_checklist
         Alone: rebuild the checklist from the stored artifacts, without training.
-    precision_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT.
-    hit_ratio_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_HIT_RATIO_UPLIFT.
-    sharpe_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_SHARPE_UPLIFT.
     json
         Print the outcome as JSON.
     """
-    from sqkit.research.requests import Thresholds, ValidationRequest
+    from sqkit.research.requests import ValidationRequest
     from sqkit.research.training_jobs import train_student_job
     from sqkit.research.validation_jobs import is_validated, rebuild_checklist_job
 
-    thresholds = Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
     student_dir = output_dir or str(Path(teacher_dir).parent / "student")
     if generate_checklist and not validate and is_validated(student_dir):
-        return _report_verdict(rebuild_checklist_job(student_dir, thresholds), json)
+        return _report_verdict(rebuild_checklist_job(student_dir, thresholds.given()), json)
     if generate_checklist and not validate:
         raise UsageError(
             f"{student_dir}: there is no validation to make a checklist of; add --validate",
@@ -237,7 +260,7 @@ def train_student(
             start=validation_start,
             end=validation_end,
             baseline_model=baseline_model,
-            thresholds=thresholds,
+            thresholds=thresholds.given(),
         )
         if validate
         else None,
@@ -259,9 +282,7 @@ def validate(
     start: str = "",
     end: str = "",
     baseline_model: str = "",
-    precision_uplift_threshold: float | None = None,
-    hit_ratio_uplift_threshold: float | None = None,
-    sharpe_uplift_threshold: float | None = None,
+    thresholds: ThresholdFlags = ThresholdFlags(),
     json: Json = False,
 ) -> int:
     """Validate a student out of sample: backtest, checklist, report.
@@ -280,20 +301,13 @@ def validate(
         Last session date, included; by default the last bar's.
     baseline_model
         Student to compare with; by default the production model, else the baseline rule.
-    precision_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT.
-    hit_ratio_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_HIT_RATIO_UPLIFT.
-    sharpe_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_SHARPE_UPLIFT.
     json
         Print the outcome as JSON.
     """
-    from sqkit.research.requests import Thresholds, ValidationRequest
+    from sqkit.research.requests import ValidationRequest
     from sqkit.research.validation_jobs import validate_job
 
-    thresholds = Thresholds(precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
-    request = ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds)
+    request = ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds.given())
     return _report_verdict(validate_job(request), json)
 
 
@@ -309,9 +323,7 @@ def checklist(
     start: str | None = None,
     end: str | None = None,
     symbols: Words = None,
-    precision_uplift_threshold: float | None = None,
-    hit_ratio_uplift_threshold: float | None = None,
-    sharpe_uplift_threshold: float | None = None,
+    thresholds: ThresholdFlags = ThresholdFlags(),
     json: Json = False,
 ) -> int:
     """Write a promotion checklist: of a validated student, or for metrics from elsewhere.
@@ -337,26 +349,17 @@ def checklist(
         Last session date, included.
     symbols
         Symbols, separated by spaces.
-    precision_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT.
-    hit_ratio_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_HIT_RATIO_UPLIFT.
-    sharpe_uplift_threshold
-        In place of SENSEQUANT_PROMOTION_MIN_SHARPE_UPLIFT.
     json
         Print the outcome as JSON.
     """
-    thresholds = (precision_uplift_threshold, hit_ratio_uplift_threshold, sharpe_uplift_threshold)
     if model and not (candidate_metrics or baseline_metrics):
-        from sqkit.research.requests import Thresholds
         from sqkit.research.validation_jobs import rebuild_checklist_job
 
-        return _report_verdict(rebuild_checklist_job(str(Path(model).parent), Thresholds(*thresholds)), json)
+        return _report_verdict(rebuild_checklist_job(str(Path(model).parent), thresholds.given()), json)
     if model or not (candidate_metrics and baseline_metrics and output_dir):
         raise UsageError(
             "give either --model, or --candidate-metrics, --baseline-metrics and --output-dir together"
         )
-    from sqkit.research.requests import Thresholds
     from sqkit.research.validation_jobs import outside_checklist_job
 
     verdict = outside_checklist_job(
@@ -368,7 +371,7 @@ def checklist(
         start=start,
         end=end,
         symbols=symbols,
-        thresholds=Thresholds(*thresholds),
+        thresholds=thresholds.given(),
     )
     return _report_verdict(verdict, json)
 

@@ -498,7 +498,7 @@ class TestThreeRuns:
         rows = whole.rows.copy()
         rows[planted.bars["PLANT04"].session_days >= planted.window.first_day, HIGH] = np.nan
         broken = planted.bars | {"PLANT04": replace(whole, rows=rows)}
-        with pytest.raises(WindowTooShort, match=r"PLANT04: .*finite features") as refusal:
+        with pytest.raises(WindowTooShort, match=r"PLANT04: .*features are not finite") as refusal:
             run_validation_backtest(planted.model(), broken, planted.window, rules_of(planted))
         assert "more bars" not in refusal.value.message
 

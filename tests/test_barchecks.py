@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_marketdata import bar_frame
 
 from sqkit.research.barchecks import CheckReport, Finding, check_bars
 from sqkit.research.marketdata import available_symbols, read_bars
 from sqkit.sessions import load_sessions
+from tests.test_marketdata import bar_frame
 
 PRICE_COLUMNS = ["open", "high", "low", "close"]
 

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic_bars import FIRST_DAY, synthetic_bars
 
 from sqkit.bars import CLOSE, BarArrays
 from sqkit.errors import UsageError, WindowEmpty, WindowTooShort
@@ -14,6 +13,7 @@ from sqkit.features import feature_matrix, student_set
 from sqkit.metrics import horizon_outcomes
 from sqkit.records import DOWN, INSIDE, UNKNOWN, UP
 from sqkit.research.labels import TrainingTable, cut_bars, label_bars, training_table
+from tests.synthetic_bars import FIRST_DAY, synthetic_bars
 
 HORIZON = 5
 FIRST, LAST = FIRST_DAY + 400, FIRST_DAY + 900

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from small_student import small_metadata, small_student, write_student
 
 from sqkit.errors import ModelFileInvalid, ModelFileMissing, ModelMetadataInvalid, PickleRefused
 from sqkit.model_file import MAX_MODEL_BYTES, parse_metadata, read_model_bytes
 from sqkit.student import StudentModel
+from tests.small_student import small_metadata, small_student, write_student
 
 
 class Hostile:

@@ -11,13 +11,13 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_student import COLUMNS, FEATURES, small_metadata, small_student, write_student
 
 from sqkit.errors import FeatureSetMismatch, FeatureSetUnknown, ModelFileInvalid, UsageError
 from sqkit.files import sha256_file
 from sqkit.records import DIRECTIONS, FLAT, LONG, REASONS, SHORT
 from sqkit.research.onnx_export import dense_graph, model_bytes
 from sqkit.student import BLOCK_ROWS, StudentModel, inspect_model
+from tests.small_student import COLUMNS, FEATURES, small_metadata, small_student, write_student
 
 
 @pytest.fixture(scope="module")

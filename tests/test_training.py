@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from synthetic_bars import FIRST_DAY, synthetic_bars
 
 from sqkit.bars import BarArrays, make_bar_arrays
 from sqkit.errors import (
@@ -37,6 +36,7 @@ from sqkit.research.teacher import fit_teacher, label_out_of_fold, train_teacher
 from sqkit.research.teacher_folder import read_teacher
 from sqkit.sessions import load_sessions
 from sqkit.student import StudentModel
+from tests.synthetic_bars import FIRST_DAY, synthetic_bars
 
 VERSION = "20250112_143000"
 LAST = FIRST_DAY + 2000

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_marketdata import bar_frame
 
 from sqkit.errors import BarsError, BarsNotFound, BarsUnusable, UsageError
 from sqkit.research.marketdata import fetch_and_store, load_symbol
 from sqkit.research.yahoo import fetch_yahoo, yahoo_market
+from tests.test_marketdata import bar_frame
 
 
 def yahoo_frame(market: str, interval: str, ticker: str, flat: bool = False) -> pd.DataFrame:

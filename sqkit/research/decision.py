@@ -32,9 +32,15 @@ def decision_time(environ: dict[str, str] | None = None) -> str:
     """The checklist's timestamp: ``SOURCE_DATE_EPOCH`` where it is set, else now; UTC, whole seconds."""
     environ = dict(os.environ) if environ is None else environ
     epoch = environ.get("SOURCE_DATE_EPOCH")
-    if epoch and not epoch.isdigit():
-        raise UsageError(f"SOURCE_DATE_EPOCH={epoch}: must be whole seconds since 1970-01-01", value=epoch)
-    moment = dt.datetime.fromtimestamp(int(epoch), dt.UTC) if epoch else dt.datetime.now(dt.UTC)
+    try:
+        moment = dt.datetime.fromtimestamp(int(epoch), dt.UTC) if epoch else dt.datetime.now(dt.UTC)
+        if moment.year < 1970:
+            raise ValueError
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH={epoch}: not a count of seconds since 1970; correct it or unset it",
+            value=epoch,
+        ) from None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -95,7 +95,7 @@ def write_market(frames: dict[str, pd.DataFrame], location: Path) -> Path:
 def _bar_starts(sessions: int, interval: str, market: str) -> tuple[np.ndarray, np.ndarray]:
     table = load_sessions(market)
     first = session_day(pd.Timestamp(FIRST_SESSION).date())
-    days = table.session_days(first, first + int(sessions * 1.6) + 30)[:sessions]
+    days = table.session_days(first, min(first + 30 + sessions * 3 // 2, table.horizon_day))[:sessions]
     if len(days) < sessions:
         raise UsageError(
             f"{sessions} sessions: the calendar holds {len(days)} from {FIRST_SESSION}", sessions=sessions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,18 +38,22 @@ def finding_rows(check: CheckReport) -> list[Row]:
 
 
 def feature_rows(features: FeatureSet, matrix: np.ndarray) -> list[Row]:
-    """Centre, spread and extremes of every feature after the warm-up."""
+    """Centre, spread and extremes of every feature after the warm-up, over its finite values."""
     warm = matrix[features.warmup_bars - 1 :]
-    return [
-        {
-            "feature": name,
-            "mean": float(np.mean(column)),
-            "std": float(np.std(column)),
-            "smallest": float(np.min(column)),
-            "largest": float(np.max(column)),
-        }
-        for name, column in zip(features.columns, warm.T, strict=True)
-    ]
+    figures: dict[str, Callable[..., Any]] = {
+        "mean": np.mean,
+        "std": np.std,
+        "smallest": np.min,
+        "largest": np.max,
+    }
+    rows: list[Row] = []
+    for name, column in zip(features.columns, warm.T, strict=True):
+        finite = column[np.isfinite(column)]
+        rows.append(
+            {"feature": name}
+            | {title: float(figure(finite)) if len(finite) else None for title, figure in figures.items()}
+        )
+    return rows
 
 
 def label_rows(labels: Outcomes) -> list[Row]:
@@ -56,7 +61,10 @@ def label_rows(labels: Outcomes) -> list[Row]:
     names = {"up": UP, "down": DOWN, "inside the dead zone": INSIDE, "no outcome": UNKNOWN}
     total = len(labels.outcome)
     counts = {name: int(np.sum(labels.outcome == code)) for name, code in names.items()}
-    return [{"label": name, "bars": count, "share": f"{count / total:.1%}"} for name, count in counts.items()]
+    return [
+        {"label": name, "bars": count, "share": f"{count / max(total, 1):.1%}"}
+        for name, count in counts.items()
+    ]
 
 
 def teacher_rows(teacher: dict[str, Any]) -> list[Row]:

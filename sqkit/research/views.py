@@ -9,6 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from sqkit.checklist import Policy
+from sqkit.checklist_markdown import compare
+from sqkit.checklist_rules import criteria_of
 from sqkit.research.accuracy import AccuracyAnalyzer
 
 Row = dict[str, Any]
@@ -129,38 +132,22 @@ def symbol_rows(results: dict[str, Any], accuracy: dict[str, Any]) -> list[Row]:
 
 
 def criteria_rows(checklist: dict[str, Any]) -> list[Row]:
-    """The three thresholds: reached, asked, passed."""
-    thresholds, passed = checklist["validation_thresholds"], checklist["validation_results"]
-    unrounded = checklist["evidence"]["deltas"]
-    absolute = unrounded["sharpe_uplift"] is None
-    sharpe = unrounded["sharpe_difference"] if absolute else unrounded["sharpe_uplift"]
-    asked = checklist["policy"]["min_sharpe_uplift_absolute"] if absolute else thresholds["min_sharpe_uplift"]
-    rows = [
-        (
-            "Precision uplift",
-            unrounded["precision_uplift"],
-            thresholds["min_precision_uplift"],
-            "precision_pass",
-            False,
-        ),
-        (
-            "Hit ratio uplift",
-            unrounded["hit_ratio_uplift"],
-            thresholds["min_hit_ratio_uplift"],
-            "hit_ratio_pass",
-            False,
-        ),
-        ("Sharpe uplift" + (" (absolute)" if absolute else ""), sharpe, asked, "sharpe_pass", absolute),
-    ]
-    return [
-        {
-            "criterion": title,
-            "reached": NOTHING if value is None else (f"{value:+.2f}" if plain else f"{value:+.1%}"),
-            "asked": f"{limit:+.2f}" if plain else f"{limit:+.1%}",
-            "": "✅ PASS" if passed[key] else "❌ FAIL",
-        }
-        for title, value, limit, key, plain in rows
-    ]
+    """The three thresholds: reached, asked, passed; with as many decimals as tell the two apart."""
+    criteria = criteria_of(checklist["evidence"]["deltas"], Policy.from_dict(checklist["policy"]))
+    passed = checklist["validation_results"]
+    rows = []
+    for criterion, key in zip(criteria, ("precision_pass", "hit_ratio_pass", "sharpe_pass"), strict=True):
+        known = criterion.threshold if criterion.reached is None else criterion.reached
+        sides = compare(known, criterion.threshold, absolute=criterion.absolute).split(" ")
+        rows.append(
+            {
+                "criterion": criterion.title + (" (absolute)" if criterion.absolute else ""),
+                "reached": NOTHING if criterion.reached is None else sides[0],
+                "asked": sides[2],
+                "": "✅ PASS" if passed[key] else "❌ FAIL",
+            }
+        )
+    return rows
 
 
 def adequacy_rows(checklist: dict[str, Any]) -> list[Row]:
