@@ -227,7 +227,7 @@ def train_student(
     validation_end
         Last session date, included; by default the last bar's.
     baseline_model
-        Student to compare with; by default the production model, else the baseline rule.
+        Student to compare with, or rule; by default the production model, else the baseline rule.
     generate_checklist
         Alone: rebuild the checklist from the stored artifacts, without training.
     json
@@ -300,7 +300,7 @@ def validate(
     end
         Last session date, included; by default the last bar's.
     baseline_model
-        Student to compare with; by default the production model, else the baseline rule.
+        Student to compare with, or rule; by default the production model, else the baseline rule.
     json
         Print the outcome as JSON.
     """

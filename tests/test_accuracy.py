@@ -306,9 +306,9 @@ class TestRefusals:
         "name",
         [
             "PLANT01.parquet",
-            "PLANT02.baseline.parquet",
-            "PLANT03.trades.parquet",
-            "PLANT04.baseline.trades.parquet",
+            "PLANT02@baseline.parquet",
+            "PLANT03@trades.parquet",
+            "PLANT04@baseline-trades.parquet",
         ],
     )
     @pytest.mark.parametrize("damage", ["missing", "truncated", "edited", "pickled"])

@@ -277,7 +277,7 @@ class TestTampering:
         self.refused(copy, tmp_path / "out", name)
 
     @pytest.mark.parametrize(
-        "name", ["PLANT02.parquet", "PLANT02.trades.parquet", "PLANT02.baseline.parquet"]
+        "name", ["PLANT02.parquet", "PLANT02@trades.parquet", "PLANT02@baseline.parquet"]
     )
     def test_prediction_and_trade_files(self, copy: Path, tmp_path: Path, name: str) -> None:
         """One value in a Parquet file, or the file gone."""
@@ -297,7 +297,7 @@ class TestTampering:
         from sqkit.research.telemetry import RecordFile, read_records, write_trades
 
         results = read_json(copy / RESULTS_FILE)
-        path = copy / TELEMETRY_FOLDER / "PLANT02.trades.parquet"
+        path = copy / TELEMETRY_FOLDER / "PLANT02@trades.parquet"
         stored = read_records(path)
         columns = stored.columns | {"net_pnl": np.abs(stored.columns["net_pnl"])}
         entry = write_trades(path.parent, RecordFile("PLANT02", "candidate", stored.version, columns))

@@ -134,9 +134,9 @@ class TestRoundTrip:
         }
         assert names == {
             "AAA.parquet",
-            "AAA.trades.parquet",
-            "AAA.baseline.parquet",
-            "AAA.baseline.trades.parquet",
+            "AAA@trades.parquet",
+            "AAA@baseline.parquet",
+            "AAA@baseline-trades.parquet",
         }
 
 

@@ -273,6 +273,22 @@ class TestPlan:
         assert other.baseline_path == str(named)
         assert other.incumbent == plan.incumbent
 
+    def test_the_model_in_production_is_judged_against_the_rule(self, planted: Market, tmp_path: Path) -> None:
+        """Revalidating what is live: itself is refused as baseline, `rule` names the baseline rule."""
+        settings = settings_of(tmp_path)
+        production = settings.production_path("swing")
+        production.parent.mkdir(parents=True)
+        shutil.copy(planted.students["logistic"], production)
+
+        def plan(**more: str) -> Any:
+            return plan_validation(
+                str(planted.students["logistic"]), bars=str(planted.location), settings=settings, **more
+            )
+
+        with pytest.raises(IntegrityError, match="or rule"):
+            plan()
+        assert plan(baseline_model="rule").baseline_path is None
+
     def test_every_slot_has_its_own_production(self, planted: Market, tmp_path: Path) -> None:
         """A swing candidate meets the model of the swing slot, not the default slot's."""
         place = tmp_path / "swing" / "student_model.onnx"
@@ -455,7 +471,7 @@ class TestWhatIsWritten:
         results = read_json(tmp_path / "out" / RESULTS_FILE)
         assert results["baseline_model"] == str(baseline)
         assert results["digests"]["baseline"] == sha256_bytes(baseline.read_bytes())
-        stored = read_records(tmp_path / "out" / "validation_telemetry" / "PLANT01.baseline.parquet")
+        stored = read_records(tmp_path / "out" / "validation_telemetry" / "PLANT01@baseline.parquet")
         assert stored.version == StudentModel.load(baseline).version == "20110101_000000"
         accuracy = read_json(tmp_path / "out" / ACCURACY_FILE)
         assert accuracy["baseline"]["all_rows"]["brier"] is not None

@@ -39,9 +39,12 @@ class RecordFile:
 
 
 def file_name(symbol: str, role: str, kind: str) -> str:
-    """``<SYMBOL>.parquet`` for the candidate's predictions, ``<SYMBOL>.<what>.parquet`` for the rest."""
-    words = [word for word in (role, kind) if word not in ("candidate", "predictions")]
-    return symbol_file_name(symbol, "".join(f".{word}" for word in words) + ".parquet")
+    """``<SYMBOL>.parquet`` for the candidate's predictions, ``<SYMBOL>@<what>.parquet`` for the rest.
+
+    No symbol has an ``@`` in it, so no symbol can take another one's file.
+    """
+    what = "-".join(word for word in (role, kind) if word not in ("candidate", "predictions"))
+    return symbol_file_name(symbol, f"@{what}.parquet" if what else ".parquet")
 
 
 def write_predictions(folder: Path, record: RecordFile) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sqkit.files import (
     sha256_file,
     staging_folder,
 )
+from sqkit.research.accuracy import RULE
 from sqkit.research.distil import STUDENT_FILE
 from sqkit.research.marketdata import available_symbols
 from sqkit.research.progress import say
@@ -118,7 +119,7 @@ def train_student_job(
         )
     if validation is not None:
         refuse_decided(Path(student_dir))
-        if validation.baseline_model:
+        if validation.baseline_model not in ("", RULE):
             load_baseline(validation.baseline_model, teacher)
         load_window(
             teacher,

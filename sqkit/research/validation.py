@@ -90,8 +90,8 @@ def plan_validation(
     start, end
         Session dates, both included; by default everything after the training window.
     baseline_model
-        A student to compare with; by default what is in production in the strategy's slot,
-        else the baseline rule.
+        A student to compare with, or ``rule`` for the baseline rule; by default what is in
+        production in the strategy's slot, else the rule.
 
     Raises
     ------
@@ -109,6 +109,8 @@ def plan_validation(
     symbols = symbols or about["symbols"]
     loaded, notes, window = load_window(about, location, symbols, start, end)
     baseline_path = baseline_model or production_baseline(settings, about["strategy"])
+    if baseline_path == RULE:
+        baseline_path = None
     baseline = load_baseline(baseline_path, about, candidate=model) if baseline_path else None
     rules = TradingRules.from_settings(
         settings,
@@ -267,7 +269,9 @@ def load_baseline(path: str, seen: dict[str, Any], *, candidate: StudentModel | 
         )
     baseline = StudentModel.load(Path(path))
     if candidate is not None and baseline.digest == candidate.digest:
-        raise IntegrityError(f"{path}: baseline and candidate are the same file; compare with another model")
+        raise IntegrityError(
+            f"{path}: baseline and candidate are the same file; name another with --baseline-model, or rule"
+        )
     for key in ("strategy", "interval", "market"):
         if baseline.metadata[key] != seen[key]:
             raise IntegrityError(
