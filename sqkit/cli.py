@@ -4,7 +4,8 @@ Standard output carries results, standard error progress and refusals. A refusal
 that says what to do next, and its exit code:
 
 0 done or PROMOTE; 1 REJECT or verification failed; 2 usage or bad input;
-3 INSUFFICIENT_EVIDENCE; 4 integrity; 5 conflict or stale; 6 a notebook failed.
+3 INSUFFICIENT_EVIDENCE; 4 integrity; 5 conflict or stale; 6 a notebook failed. A bug of sqkit's
+own exits with 70, an interrupted run with 130.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import sqkit
-from sqkit.errors import SqkitError, UsageError
+from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import canonical_json
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def main(arguments: list[str] | None = None) -> None:
         if debug or (problem.name or "").startswith("sqkit"):
             raise
         _stop(f"{problem.name} is not installed; install it with: pip install 'sqkit[research]'", 2)
+    except Exception as problem:
+        if debug:
+            raise
+        _stop(unexpected(problem), UNEXPECTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

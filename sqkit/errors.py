@@ -40,7 +40,7 @@ available as ``error.values``.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class SqkitError(Exception):
@@ -193,3 +193,13 @@ class NotebookFailed(NotebookError):
 
 class ReportIncomplete(NotebookError):
     """Every cell ran, but a required value or figure is absent."""
+
+
+UNEXPECTED: Final = 70
+"""Exit code for a bug of sqkit's own, so that it never looks like a verdict."""
+
+
+def unexpected(problem: Exception) -> str:
+    """One line for an error that is no refusal of sqkit's."""
+    said = " ".join(str(problem).split())
+    return f"unexpected {type(problem).__name__}: {said}; run again with --debug to see where, and report it"

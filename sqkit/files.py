@@ -23,7 +23,7 @@ import numpy as np
 
 from sqkit.errors import ArtifactChanged, ConflictError, OutputError, UsageError
 
-_SYMBOL = re.compile(r"^[A-Za-z0-9^][A-Za-z0-9&._=^+-]*$")
+_SYMBOL = re.compile(r"^[A-Za-z0-9^][A-Za-z0-9&._=^+-]{0,63}$")
 
 
 def canonical_json(value: Any, *, indent: int | None = 2) -> str:
@@ -120,6 +120,8 @@ def output_errors(path: Path) -> Iterator[None]:
             errno.EPERM: "no permission to write here; choose another folder or change its rights",
             errno.EROFS: "the file system is read-only; choose another folder",
             errno.EEXIST: "a file is in the way of this folder; choose another folder",
+            errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+            errno.ENOENT: "the folder cannot be made here; choose another",
             errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
         }
         if problem.errno not in reasons:
@@ -179,7 +181,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, purpose: str) -> Iterator[None]:
+def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[None]:
     """Hold a folder for one process; the operating system frees it when that process dies.
 
     Raises
@@ -187,7 +189,7 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     ConflictError
         Another process holds it.
     """
-    lock = make_folder(folder) / ".lock"
+    lock = make_folder(folder) / name
     with output_errors(lock):
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -251,7 +253,7 @@ def symbol_file_name(symbol: str, suffix: str = ".parquet") -> str:
     """
     if not _SYMBOL.match(symbol) or ".." in symbol:
         raise UsageError(
-            f"symbol {symbol!r}: letters, digits and & . _ = ^ + - only, starting with a letter or digit",
+            f"symbol {symbol[:80]!r}: at most 64 letters, digits and & . _ = ^ + -, starting with a letter or digit",
             symbol=symbol,
         )
     return symbol + suffix

@@ -53,8 +53,12 @@ EXIT_REASONS: Final[dict[int, str]] = {
     3: "square_off",
     4: "max_holding",
     5: "missed_square_off",
+    6: "flat_signal",
 }
-"""Why a trade was closed (0: still open at the window's end)."""
+"""Why a trade was closed (0: still open at the window's end).
+
+``flat_signal``: the rule turned FLAT for its RSI although its strength would have held.
+"""
 EXIT_REASON_CODES: Final[dict[str, int]] = {name: code for code, name in EXIT_REASONS.items()}
 
 PREDICTION_FIELDS: Final[dict[str, str]] = {

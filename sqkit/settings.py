@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -106,8 +107,8 @@ class Settings(BaseSettings):
     backtest_capital_per_symbol: Positive = 100_000.0
 
     # Places
-    data_dir: str = "data"
-    reports_dir: str = "reports"
+    data_dir: Annotated[str, Field(min_length=1)] = "data"
+    reports_dir: Annotated[str, Field(min_length=1)] = "reports"
     scheduler: str = ""
 
     def __init__(self, **values: Any) -> None:
@@ -193,14 +194,27 @@ class Settings(BaseSettings):
             problems.append(f"{PREFIX}STUDENT_CHALLENGER_PATH: {self.student_challenger_path} does not exist")
         if self.sessions_file and not Path(self.sessions_file).is_file():
             problems.append(f"{PREFIX}SESSIONS_FILE: {self.sessions_file} does not exist")
+        problems += self._cost_problems()
         problems += _unknown_variables(type(self).model_fields)
         return problems
+
+    def _cost_problems(self) -> list[str]:
+        if not self.cost_schedule:
+            return []
+        from sqkit.costs import fee_schedule  # compiled code: not needed to build settings
+
+        try:
+            fee_schedule(self.cost_schedule)
+        except SettingsError as problem:
+            return [str(problem)]
+        return []
 
 
 def _unknown_variables(fields: dict[str, Any]) -> list[str]:
     known = {PREFIX + name.upper() for name in fields}
     problems = []
-    for name in sorted(os.environ):
+    written = dotenv_values(".env") if Path(".env").is_file() else {}
+    for name in sorted({*os.environ, *written}):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), sorted(known), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

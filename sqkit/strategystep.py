@@ -54,6 +54,7 @@ STATE_SIZE: Final = BARS_SEEN + 1
 
 _OPPOSITE = EXIT_REASON_CODES["opposite_signal"]
 _WEAK = EXIT_REASON_CODES["strength_below_exit"]
+_FLAT = EXIT_REASON_CODES["flat_signal"]
 _SQUARE_OFF = EXIT_REASON_CODES["square_off"]
 _MAX_HOLDING = EXIT_REASON_CODES["max_holding"]
 _MISSED = EXIT_REASON_CODES["missed_square_off"]
@@ -135,7 +136,7 @@ def _make_step(source: int) -> Step:
                 reason = _MAX_HOLDING
             elif held_side * side * strength < p[_EXIT]:
                 wanted = 0.0
-                reason = _WEAK
+                reason = _FLAT if side == 0.0 and strength >= p[_EXIT] else _WEAK
         elif not closing:
             wanted = taken
             state[_HELD] = 0.0
@@ -157,7 +158,7 @@ def _make_step(source: int) -> Step:
 
 
 _COLUMNS = (HIGH, LOW, CLOSE, SESSION, MINUTE, SESSION_MINUTES, BAR_MINUTES)
-_CODES = (STUDENT_MODEL, BASELINE_STRATEGY, _OPPOSITE, _WEAK, _SQUARE_OFF, _MAX_HOLDING, _MISSED)
+_CODES = (STUDENT_MODEL, BASELINE_STRATEGY, _OPPOSITE, _WEAK, _SQUARE_OFF, _MAX_HOLDING, _MISSED, _FLAT)
 _ARRAY: Final = types.float64[::1]
 _STEP: Final = types.void(_ARRAY, _ARRAY, types.int64, types.boolean, _ARRAY, _ARRAY)
 _LOOP: Final = types.void(

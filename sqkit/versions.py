@@ -58,15 +58,30 @@ def resolve_version(
         return version_tag
     if is_version(folder):
         return folder
-    epoch = (os.environ if environ is None else environ).get("SOURCE_DATE_EPOCH", "")
+    return run_time(os.environ if environ is None else environ, now).strftime(_FORM)
+
+
+def run_time(environ: Mapping[str, str], now: dt.datetime | None = None) -> dt.datetime:
+    """The time of a run, in UTC: ``SOURCE_DATE_EPOCH`` where it is set, else `now`, else the clock.
+
+    Raises
+    ------
+    UsageError
+        SOURCE_DATE_EPOCH is no count of seconds since 1970.
+    """
+    epoch = environ.get("SOURCE_DATE_EPOCH", "")
     if not epoch:
-        return (now or dt.datetime.now(dt.UTC)).astimezone(dt.UTC).strftime(_FORM)
+        return (now or dt.datetime.now(dt.UTC)).astimezone(dt.UTC)
     try:
-        return dt.datetime.fromtimestamp(int(epoch), dt.UTC).strftime(_FORM)
+        moment = dt.datetime.fromtimestamp(int(epoch), dt.UTC)
+        if moment.year < 1970:
+            raise ValueError
     except (ValueError, OverflowError, OSError):
         raise UsageError(
-            f"SOURCE_DATE_EPOCH={epoch}: not a count of seconds since 1970; correct it or unset it"
+            f"SOURCE_DATE_EPOCH={epoch}: not a count of seconds since 1970; correct it or unset it",
+            value=epoch,
         ) from None
+    return moment
 
 
 def is_version(text: str) -> bool:

@@ -351,11 +351,19 @@ class TestRefusals:
                 AccuracyAnalyzer(copy)
 
     def test_a_file_listed_as_another(self, copy: Path) -> None:
-        """Candidate and baseline exchanged in the list are noticed although every digest fits."""
+        """Candidate and baseline exchanged in the list are noticed: a file's name says whose it is."""
         results = read_json(copy / RESULTS_FILE)
         other = {"candidate": "baseline", "baseline": "candidate"}
         for entry in results["files"]:
             entry["role"] = other[entry["role"]]
+        write_json(copy / RESULTS_FILE, results)
+        with pytest.raises(ArtifactChanged, match="differ from the digest"):
+            AccuracyAnalyzer(copy)
+
+    def test_a_file_name_that_leads_elsewhere(self, copy: Path) -> None:
+        """A listed name with a path in it is never followed."""
+        results = read_json(copy / RESULTS_FILE)
+        results["files"][0]["file"] = f"../{TELEMETRY_FOLDER}/{results['files'][0]['file']}"
         write_json(copy / RESULTS_FILE, results)
         with pytest.raises(ArtifactChanged, match="is listed as"):
             AccuracyAnalyzer(copy)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sqkit.metrics import METRIC_KEYS
 from sqkit.research.manifest import verify_manifest
 from sqkit.research.notebooks import read_records
 from tests.project import MODEL, STUDENT, TEACHER, VERSION, Project, clean_environment, planted_project
@@ -182,6 +183,73 @@ def test_training_the_same_student_again_trains_nothing(project: Project) -> Non
     assert (project.root / MODEL).stat().st_mtime_ns == model
 
 
+def test_metrics_from_elsewhere_never_replace_a_real_checklist(project: Project) -> None:
+    """sqkit checklist --candidate-metrics into a validated student's folder is a conflict, exit 5."""
+    metrics = json.dumps(dict.fromkeys(METRIC_KEYS, 0.5))
+    (project.root / "metrics.json").write_text(metrics)
+    words = ["checklist", "--candidate-metrics", "metrics.json", "--baseline-metrics", "metrics.json"]
+
+    _refused(project, 5, [*words, "--output-dir", STUDENT], "holds the validation of a student")
+
+
+def test_a_checklist_is_never_rebuilt_for_another_model(project: Project) -> None:
+    """With another model under the name of the validated one the rebuild is refused, exit 4."""
+    shutil.move(project.root / MODEL, project.root / "first.onnx")
+    trained = project.sqkit(
+        *("train-student", "--teacher-dir", TEACHER, "--output-dir", f"data/models/{VERSION}/student"),
+        *("--model-type", "logistic"),
+        environment={"SENSEQUANT_REPORTS_DIR": "elsewhere"},
+    )
+    assert trained.returncode == 0, trained.stderr
+
+    _refused(project, 4, ["checklist", "--model", MODEL], "is not the model that was validated here")
+
+
+def test_two_students_of_one_version_never_share_a_page(project: Project) -> None:
+    """A second student of a validated version cannot take its report's name, exit 5, nothing is published."""
+    other = f"data/models/{VERSION}/other"
+    words = ["train-student", "--teacher-dir", TEACHER, "--output-dir", other, "--model-type", "logistic"]
+
+    _refused(project, 5, words, "has been validated")
+
+
+def test_the_place_of_the_bars_is_in_no_page_and_no_digest(project: Project) -> None:
+    """The same bars in another place give the same pages; the place itself is nowhere in the report."""
+    shutil.copytree(project.root / "data/bars/1d", project.root / "somewhere-else")
+
+    run = project.sqkit("validate", "--model", MODEL, "--bars", "somewhere-else")
+
+    assert run.returncode == 3, run.stderr
+    first, second = project.root / REPORT, project.root / f"reports/{VERSION}-v2"
+    for name in ("validate.html", "validate.md", "validate.ipynb", "checklist.html", "manifest.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_bars_given_for_training_are_those_of_the_validation(project: Project) -> None:
+    """A student outside the teacher's version folder is validated on the teacher's bars."""
+    shutil.move(project.root / "data/bars/1d", project.root / "mybars")
+    output = "elsewhere/20210101_000000/student"
+
+    run = project.sqkit(
+        *("train-student", "--teacher-dir", TEACHER, "--output-dir", output, "--validate", "--bars", "mybars")
+    )
+
+    assert run.returncode == 3, run.stderr
+    assert (project.root / output / "promotion_checklist.json").is_file()
+
+
+def test_a_broken_report_does_not_hide_the_others(project: Project) -> None:
+    """The index lists a run whose manifest cannot be read as such."""
+    broken = project.root / f"reports/{VERSION}-v7"
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{}")
+
+    run = project.sqkit("report")
+
+    assert run.returncode == 0, run.stderr
+    assert f"{VERSION}-v7: manifest.json or train.ipynb cannot be read" in run.stdout
+
+
 def _refused(project: Project, code: int, words: list[str], line: str, **more: object) -> None:
     """The command exits with `code`, says one line with `line` in it, and changes no file."""
     before = {name: (project.root / name).stat().st_mtime_ns for name in project.files()}
@@ -223,6 +291,8 @@ def test_a_signed_checklist_is_never_overwritten(project: Project) -> None:
         (4, ["--baseline-model", MODEL], "same file"),
         (2, ["--precision-uplift-threshold", "nan"], "nan"),
         (2, ["--unknown-flag"], "unknown-flag"),
+        (2, ["--symbols", "X" * 300], "symbol"),
+        (2, ["--bars", "s3://nowhere/bars"], "s3://nowhere/bars"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_changes_nothing(
@@ -244,6 +314,21 @@ def test_a_missing_baseline_is_refused_before_training(project: Project) -> None
     words = ["train-student", "--teacher-dir", TEACHER, "--output-dir", f"data/models/{VERSION}/other"]
 
     _refused(project, 2, [*words, "--validate", "--baseline-model", "none.onnx"], "no such baseline model")
+
+
+def test_a_bad_threshold_or_fee_schedule_is_refused_before_training(project: Project) -> None:
+    """What would be refused after training is refused before it."""
+    words = [
+        "train-student",
+        "--teacher-dir",
+        TEACHER,
+        "--output-dir",
+        f"data/models/{VERSION}/other",
+        "--validate",
+    ]
+
+    _refused(project, 2, [*words, "--precision-uplift-threshold", "nan"], "nan")
+    _refused(project, 2, words, "COST_SCHEDULE", environment={"SENSEQUANT_COST_SCHEDULE": "free"})
 
 
 def test_a_symbol_with_less_history_than_the_warm_up_is_refused(project: Project) -> None:

@@ -22,13 +22,13 @@ from sqkit.files import read_json
 from sqkit.research.manifest import (
     MANIFEST,
     NotebookRun,
-    carry_pages,
+    carry_page,
     next_run_number,
     training_report_folder,
     verify_manifest,
     write_manifest,
 )
-from sqkit.research.notebooks import run_notebook
+from sqkit.research.notebooks import read_records, run_notebook
 from sqkit.research.report_index import SUMMARY_RECORD, build_index
 from sqkit.research.reports import github_markdown, prose_html, render_html, render_markdown, write_report
 
@@ -425,24 +425,25 @@ def test_run_numbers(report: Path, tmp_path: Path) -> None:
         training_report_folder(reports, "20200101_000000")
 
 
-def test_the_training_report_is_carried_unchanged(tmp_path: Path) -> None:
-    """Its pages and figures come along byte for byte, and nothing of the first validation does."""
+def test_a_page_is_carried_unchanged_if_it_speaks_of_the_same_model(tmp_path: Path, report: Path) -> None:
+    """Pages and figures come along byte for byte; those of another model of the same version stay."""
     first = tmp_path / "reports" / "v-v1"
     (first / "figures").mkdir(parents=True)
-    for name in (
-        "train.html",
-        "train.md",
-        "train.ipynb",
-        "validate.html",
-        "figures/train-a.png",
-        "figures/validate-a.png",
-    ):
+    for name in ("train.html", "train.md", "validate.html", "figures/train-a.png", "figures/validate-a.png"):
         (first / name).write_text(name)
-    carried = carry_pages(tmp_path / "reports", "v", tmp_path / "staging", ["train"])
-    assert sorted(carried) == ["figures/train-a.png", "train.html", "train.ipynb", "train.md"]
-    assert {name: (tmp_path / "staging" / name).read_text() for name in carried} == {
-        name: name for name in carried
+    shutil.copyfile(report / "validate.ipynb", first / "train.ipynb")
+    recorded = {
+        name: value for name, value in read_records(first / "train.ipynb").items() if isinstance(value, str)
     }
+    name, value = next(iter(recorded.items()))
+
+    carried = carry_page(tmp_path / "reports", "v", tmp_path / "staging", "train", {name: value})
+    other = carry_page(tmp_path / "reports", "v", tmp_path / "other", "train", {name: "another"})
+
+    assert sorted(carried) == ["figures/train-a.png", "train.html", "train.ipynb", "train.md"]
+    assert all((tmp_path / "staging" / each).read_bytes() == (first / each).read_bytes() for each in carried)
+    assert other == []
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_index_lists_every_run_newest_first(report: Path, tmp_path: Path) -> None:

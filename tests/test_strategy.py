@@ -113,7 +113,7 @@ def restated(rows: np.ndarray, student: np.ndarray, p: StrategyParameters) -> di
         elif p.max_holding_sessions and day[i] - entered >= p.max_holding_sessions:
             held, reason[i] = 0.0, 4
         elif np.sign(held) * direction[i] * strength[i] < p.exit_strength:
-            held, reason[i] = 0.0, 2
+            held, reason[i] = 0.0, 6 if direction[i] == 0 and strength[i] >= p.exit_strength else 2
         target[i] = held
     return {
         "baseline_direction": direction,

@@ -273,8 +273,10 @@ class TestPlan:
         assert other.baseline_path == str(named)
         assert other.incumbent == plan.incumbent
 
-    def test_the_model_in_production_is_judged_against_the_rule(self, planted: Market, tmp_path: Path) -> None:
-        """Revalidating what is live: itself is refused as baseline, `rule` names the baseline rule."""
+    def test_the_model_in_production_is_judged_against_the_rule(
+        self, planted: Market, tmp_path: Path
+    ) -> None:
+        """Revalidating what is live: it is no baseline of itself, the rule steps in and the notes say so."""
         settings = settings_of(tmp_path)
         production = settings.production_path("swing")
         production.parent.mkdir(parents=True)
@@ -285,9 +287,11 @@ class TestPlan:
                 str(planted.students["logistic"]), bars=str(planted.location), settings=settings, **more
             )
 
+        assert plan().baseline_path is None
+        assert any("compared with the rule" in note for note in plan().notes)
+        assert plan(baseline_model="rule").notes == []
         with pytest.raises(IntegrityError, match="or rule"):
-            plan()
-        assert plan(baseline_model="rule").baseline_path is None
+            plan(baseline_model=str(production))
 
     def test_every_slot_has_its_own_production(self, planted: Market, tmp_path: Path) -> None:
         """A swing candidate meets the model of the swing slot, not the default slot's."""

@@ -16,7 +16,7 @@ from sqkit.errors import ArtifactChanged
 from sqkit.files import read_json
 from sqkit.metrics import accuracy_metrics
 from sqkit.records import FLAT, REASON_CODES, UNKNOWN
-from sqkit.research.telemetry import RecordFile, read_records
+from sqkit.research.telemetry import RecordFile, file_name, read_records
 from sqkit.strategy import rule_calls
 
 RULE: Final = "rule"
@@ -97,8 +97,9 @@ class AccuracyAnalyzer:
         self._records: dict[tuple[str, str], RecordFile] = {}
         self._trades: dict[tuple[str, str], RecordFile] = {}
         for entry in results["files"]:
-            record = read_records(folder / TELEMETRY_FOLDER / entry["file"], expected_digest=entry["digest"])
-            if (record.symbol, record.role) != (entry["symbol"], entry["role"]):
+            path = folder / TELEMETRY_FOLDER / file_name(entry["symbol"], entry["role"], entry["kind"])
+            record = read_records(path, expected_digest=entry["digest"])
+            if (record.symbol, record.role, path.name) != (entry["symbol"], entry["role"], entry["file"]):
                 raise ArtifactChanged(
                     f"{entry['file']}: holds the {record.role} of {record.symbol}, but is listed as the "
                     f"{entry['role']} of {entry['symbol']}; validate again",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sqkit.bars import CLOSE, BarArrays
+from sqkit.costs import fee_schedule
 from sqkit.errors import WindowTooShort
 from sqkit.features import feature_matrix
 from sqkit.fills import Fills, buy_and_hold, simulate_fills
@@ -76,12 +77,14 @@ class TradingRules:
         """The rules that `settings` give for a strategy in a market."""
         place = MARKETS[market]
         by_market = place.intraday_cost_schedule if strategy == "intraday" else place.swing_cost_schedule
+        cost_schedule = settings.cost_schedule or by_market
+        fee_schedule(cost_schedule)  # an unknown name is refused here, not in the middle of a run
         return cls(
             parameters=StrategyParameters.from_settings(settings, strategy),
             threshold=settings.student_model_confidence_threshold,
             horizon_bars=horizon_bars,
             dead_zone=dead_zone,
-            cost_schedule=settings.cost_schedule or by_market,
+            cost_schedule=cost_schedule,
             slippage_bps=settings.slippage_bps(strategy),
             capital=settings.backtest_capital_per_symbol,
             market=market,
@@ -292,9 +295,13 @@ def require_scorable(
     WindowTooShort
         The message says how many bars are missing.
     """
-    _, stop = bars.window(window.first_day, window.last_day)
     warmups = [model.feature_set.warmup_bars for model in models if model is not None]
-    needed = max(rules.parameters.warmup_bars, *warmups)
+    require_bars(bars, window, max(rules.parameters.warmup_bars, *warmups))
+
+
+def require_bars(bars: BarArrays, window: Window, needed: int) -> None:
+    """Refuse a symbol with fewer than `needed` bars up to the window's end (`WindowTooShort`)."""
+    _, stop = bars.window(window.first_day, window.last_day)
     if stop < needed:
         raise WindowTooShort(
             f"{bars.symbol}: no bar up to {iso_date(window.last_day)} can be scored, features and indicators need "

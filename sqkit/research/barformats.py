@@ -112,9 +112,9 @@ def read_content(place: str) -> bytes:
         raise BarsFormatRefused(f"{place}: is a folder; name one file in it") from None
     except ImportError as problem:
         raise BarsFormatRefused(f"{place}: {problem}; install that package or copy the file here") from None
-    except (OSError, ValueError) as problem:
+    except Exception as problem:  # noqa: BLE001 - every protocol of fsspec has errors of its own
         raise BarsFormatRefused(
-            f"{place}: cannot be read ({problem}); check the address and its rights"
+            f"{place}: cannot be read ({' '.join(str(problem).split())}); check the address and its rights"
         ) from None
 
 

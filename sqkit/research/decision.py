@@ -7,9 +7,9 @@ from what is stored, so a checklist never rests on numbers nobody can recompute.
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,26 +22,16 @@ from sqkit.metrics import adequacy_counts, financial_metrics, seven_metrics
 from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer, read_results
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
 from sqkit.settings import Settings
+from sqkit.versions import run_time
 
 CHECKLIST_FILE: Final = "promotion_checklist.json"
 CHECKLIST_PAGE: Final = "promotion_checklist.md"
 DECISION_ARTIFACTS: Final = (CHECKLIST_FILE, CHECKLIST_PAGE)
 
 
-def decision_time(environ: dict[str, str] | None = None) -> str:
+def decision_time(environ: Mapping[str, str] | None = None) -> str:
     """The checklist's timestamp: ``SOURCE_DATE_EPOCH`` where it is set, else now; UTC, whole seconds."""
-    environ = dict(os.environ) if environ is None else environ
-    epoch = environ.get("SOURCE_DATE_EPOCH")
-    try:
-        moment = dt.datetime.fromtimestamp(int(epoch), dt.UTC) if epoch else dt.datetime.now(dt.UTC)
-        if moment.year < 1970:
-            raise ValueError
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            f"SOURCE_DATE_EPOCH={epoch}: not a count of seconds since 1970; correct it or unset it",
-            value=epoch,
-        ) from None
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return run_time(os.environ if environ is None else environ).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def policy_with(
@@ -211,9 +201,27 @@ def _integrity(results: dict[str, Any], parity: dict[str, Any]) -> list[dict[str
             "name": "distinct_models",
             "blocking": True,
             "status": "fail" if results["digests"]["model"] == results["digests"]["baseline"] else "pass",
-            "note": "candidate and baseline are different files",
+            "note": "the baseline is the rule"
+            if results["baseline_model"] is None
+            else "SHA-256 of candidate and baseline compared",
         },
+        *_baseline_order(results),
         {"name": "parity", "blocking": False, "status": parity["status"], "note": parity["note"]},
+    ]
+
+
+def _baseline_order(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whether a baseline model has seen the window: it would be flattered, which is no fault of the candidate."""
+    window, first = results["baseline_training_window"], results["validation_period"]["start"]
+    if window is None:
+        return []
+    return [
+        {
+            "name": "baseline_time_order",
+            "blocking": False,
+            "status": "pass" if window["end"] < first else "fail",
+            "note": f"the baseline's training ended {window['end']}, the window starts {first}",
+        }
     ]
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from sqkit.errors import SqkitError, UsageError
+from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import read_json
 from sqkit.research.distil import DEFAULT_MODEL_TYPE, STUDENT_FILE
 from sqkit.research.progress import say
@@ -138,6 +138,9 @@ def main(arguments: list[str]) -> int:
     except SqkitError as problem:
         print(f"sqkit: {problem}", file=sys.stderr)
         return problem.exit_code
+    except Exception as problem:  # noqa: BLE001 - a bug of ours still is one line
+        print(f"sqkit: {unexpected(problem)}", file=sys.stderr)
+        return UNEXPECTED
     except KeyboardInterrupt:
         print("sqkit: interrupted; nothing was published", file=sys.stderr)
         return 130

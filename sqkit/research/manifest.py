@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from sqkit.files import (
     write_json,
 )
 from sqkit.research.notebook_store import absolute_paths_in
+from sqkit.research.notebooks import read_records
 from sqkit.research.reports import FIGURES, TEMPLATES
 
 MANIFEST: Final = "manifest.json"
@@ -94,33 +95,48 @@ def run_of_artifacts(reports_dir: Path, version: str, folder: str, artifact: Pat
     return None
 
 
-def carry_pages(reports_dir: Path, version: str, staging: Path, pages: Sequence[str]) -> list[str]:
-    """Copy pages of a version's earlier runs into a new one, byte for byte, each from the newest that has it.
+def carry_page(
+    reports_dir: Path, version: str, staging: Path, page: str, recorded: Mapping[str, Any]
+) -> list[str]:
+    """Copy a page of an earlier run into a new one, byte for byte, if it speaks of the same thing.
+
+    Two students may share a version, so the version alone does not tell whose page it is.
 
     Parameters
     ----------
-    pages
-        Such as ``train``; a page that no run has is left out.
+    page
+        Such as ``train``.
+    recorded
+        Values that the page's executed notebook must have recorded.
 
     Returns
     -------
     list
-        Names of the files copied.
+        Names of the files copied, from the newest run that fits; empty when none does.
     """
-    carried = []
-    for page in pages:
-        runs = [run_folder(reports_dir, version, number) for number in _numbers(reports_dir, version)]
-        source = next((run for run in reversed(runs) if (run / f"{page}.html").is_file()), None)
-        if source is None:
+    for number in reversed(_numbers(reports_dir, version)):
+        source = run_folder(reports_dir, version, number)
+        if page_records(source, page, recorded) != recorded:
             continue
         files = [source / f"{page}.{suffix}" for suffix in ("html", "ipynb", "md")]
+        carried = []
         for path in [*files, *sorted((source / FIGURES).glob(f"{page}-*.png"))]:
             relative = path.relative_to(source)
             make_folder((staging / relative).parent)
             with output_errors(staging / relative):
                 shutil.copyfile(path, staging / relative)
             carried.append(relative.as_posix())
-    return carried
+        return carried
+    return []
+
+
+def page_records(run: Path, page: str, names: Iterable[str]) -> dict[str, Any] | None:
+    """What a page's executed notebook recorded under these names; None where the page is not whole."""
+    executed = run / f"{page}.ipynb"
+    if not all((run / f"{page}.{suffix}").is_file() for suffix in ("html", "ipynb", "md")):
+        return None
+    found = read_records(executed)
+    return {name: found.get(name) for name in names}
 
 
 def package_digest() -> str:

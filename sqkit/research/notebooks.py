@@ -62,6 +62,7 @@ def run_notebook(
     required_records: Sequence[str] = (),
     required_figures: Sequence[str] = (),
     staging: Path | None = None,
+    variables: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Execute a notebook and return what it recorded; `output` appears only when it is whole.
@@ -82,6 +83,8 @@ def run_notebook(
         Names the run must have recorded, file names it must have shown.
     staging
         What ``display.staged`` answers inside the kernel.
+    variables
+        Further environment variables of the kernel.
     progress
         Called with one line per titled section, and with what cells wrote to standard
         error. On a terminal papermill's progress bar over the cells stands for the sections.
@@ -103,8 +106,8 @@ def run_notebook(
     make_folder(output.parent)
     with output_errors(output), tempfile.TemporaryFile(dir=output.parent):
         pass  # refused now, not after the work is done
-    variables = {STAGING_VARIABLE: str(staging.resolve()) if staging else ""}
-    with output_errors(Path(tempfile.gettempdir())), private_kernel(variables) as kernel:
+    environment = {**(variables or {}), STAGING_VARIABLE: str(staging.resolve()) if staging else ""}
+    with output_errors(Path(tempfile.gettempdir())), private_kernel(environment) as kernel:
         executed = _execute(source, values, cwd, timeout_seconds, kernel, progress)
         roots = [cwd.resolve(), kernel.folder, *([staging.resolve()] if staging else [])]
     notebook = strip_execution(executed)

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from sqkit.errors import SqkitError
 from sqkit.files import make_folder, read_json, write_text
 from sqkit.research.manifest import MANIFEST, RUN_FOLDER, SUMMARY_KEYS
 from sqkit.research.notebooks import read_records
@@ -45,13 +46,17 @@ def _run_folders(reports_dir: Path) -> list[tuple[Path, re.Match[str]]]:
 
 def _run_row(folder: Path, match: re.Match[str]) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS, "") | {"symbols": []}
-    if (folder / MANIFEST).is_file():
-        row |= read_json(folder / MANIFEST)["summary"]
-    else:
-        if (folder / "train.ipynb").is_file():
-            recorded = read_records(folder / "train.ipynb").get(SUMMARY_RECORD, {})
-            row |= {key: recorded[key] for key in SUMMARY_KEYS if key in recorded}
-        row |= {"recommendation": "", "reason": "trained, not validated yet"}
+    try:
+        if (folder / MANIFEST).is_file():
+            summary = read_json(folder / MANIFEST)["summary"]
+            row |= {key: summary[key] for key in SUMMARY_KEYS}
+        else:
+            if (folder / "train.ipynb").is_file():
+                recorded = read_records(folder / "train.ipynb").get(SUMMARY_RECORD, {})
+                row |= {key: recorded[key] for key in SUMMARY_KEYS if key in recorded}
+            row |= {"recommendation": "", "reason": "trained, not validated yet"}
+    except (SqkitError, KeyError, TypeError, ValueError):  # one broken run must not hide the others
+        row |= {"recommendation": "", "reason": f"{MANIFEST} or train.ipynb cannot be read"}
     pages = [page for page in ("train", "validate", "checklist") if (folder / f"{page}.html").is_file()]
     return row | {
         "folder": folder.name,

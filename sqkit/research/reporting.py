@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqkit
-from sqkit.errors import ReportIncomplete
-from sqkit.files import make_folder, output_errors, publish, staging_folder
+from sqkit.errors import ConflictError, ReportIncomplete
+from sqkit.files import exclusive, make_folder, output_errors, publish, staging_folder
 from sqkit.research.manifest import (
+    MANIFEST,
     NotebookRun,
-    carry_pages,
+    carry_page,
     next_run_number,
+    page_records,
     run_folder,
     training_report_folder,
     write_manifest,
@@ -29,6 +31,7 @@ from sqkit.research.progress import say
 from sqkit.research.report_index import build_index
 from sqkit.research.report_view import set_verdict
 from sqkit.research.reports import write_report
+from sqkit.research.sources import BARS_VARIABLE
 from sqkit.research.views import lead_line
 
 PAGES: Final = {"train": "02_train", "validate": "03_validate", "checklist": "04_checklist"}
@@ -80,7 +83,12 @@ class ReportRun:
     def staged(self) -> Iterator[StagedReport]:
         """A staging folder beside the final one; whatever happens, it is gone afterwards."""
         make_folder(self.reports_dir)
-        with staging_folder(self.folder) as staging:
+        held = exclusive(self.reports_dir, "a report of this version", name=f".{self.version}.lock")
+        with held, staging_folder(self.folder) as staging:
+            if (self.folder / MANIFEST).is_file():
+                raise ConflictError(
+                    f"{self.folder}: was written meanwhile; run again", folder=str(self.folder)
+                )
             # mkdtemp makes folders private; a published report is for everybody who may read here
             staging.chmod(0o755)
             yield StagedReport(self, staging)
@@ -103,8 +111,12 @@ class StagedReport:
     runs: dict[str, NotebookRun] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def run_notebook(self, page: str, parameters: dict[str, Any], *, workspace: Path) -> None:
-        """Execute the page's notebook; its artifacts go to `workspace`."""
+    def run_notebook(self, page: str, parameters: dict[str, Any], *, workspace: Path, bars: str = "") -> None:
+        """Execute the page's notebook; its artifacts go to `workspace`.
+
+        Where the bars lie is said beside the parameters: the same bars in another place give
+        the same report.
+        """
         source = notebook_path(PAGES[page])
         say(f"running {source.name}")
         self.records[page] = run_notebook(
@@ -115,6 +127,7 @@ class StagedReport:
             required_records=REQUIRED_RECORDS[page],
             required_figures=REQUIRED_FIGURES[page],
             staging=workspace.resolve(),
+            variables={BARS_VARIABLE: bars},
             progress=say,
         )
         self.runs[page] = NotebookRun(source, parameters)
@@ -130,9 +143,25 @@ class StagedReport:
         if self.records[page][name] != stored:
             raise ReportIncomplete(f"{page}: the recorded {name} differs from the artifact the gate reads")
 
-    def carry_over(self, *pages: str) -> None:
-        """Copy pages of earlier runs of this version, byte for byte."""
-        carry_pages(self.run.reports_dir, self.run.version, self.staging, pages)
+    def carry_over(self, page: str, **recorded: Any) -> None:
+        """Copy a page of an earlier run whose notebook recorded these values, byte for byte."""
+        carry_page(self.run.reports_dir, self.run.version, self.staging, page, recorded)
+
+    def refuse_other_training(self) -> None:
+        """A training report of another student under this version is not replaced.
+
+        Raises
+        ------
+        ConflictError
+            Another student of this version has been trained.
+        """
+        stored = page_records(self.run.folder, "train", ["model_digest"])
+        if stored is not None and stored["model_digest"] != self.records["train"]["model_digest"]:
+            raise ConflictError(
+                f"{self.run.folder}: holds the training report of another student of version {self.run.version}; "
+                "train under a version of its own (--version-tag, or another version folder)",
+                folder=str(self.run.folder),
+            )
 
     def render(self, *, checklist: dict[str, Any] | None = None) -> None:
         """Draw the pages of this run; with a checklist each opens with its verdict."""

@@ -49,7 +49,6 @@ class ValidationRequest:
         """As parameters of the validation notebook."""
         return {
             "model": self.model,
-            "bars": self.bars,
             "symbols": self.symbols or [],
             "start": self.start,
             "end": self.end,

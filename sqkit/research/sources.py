@@ -20,11 +20,13 @@ from sqkit.research.display import STAGING_VARIABLE
 from sqkit.research.distil import STUDENT_FILE
 from sqkit.research.marketdata import load_symbol, load_symbols
 from sqkit.research.sample import write_bundled_sample
-from sqkit.research.teacher import METADATA_FILE, train_teacher
+from sqkit.research.teacher import train_teacher
+from sqkit.research.teacher_folder import METADATA_FILE, read_teacher
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
 from sqkit.versions import is_version, resolve_version
 
+BARS_VARIABLE: Final = "SQKIT_BARS"
 INTERVALS: Final = {"intraday": "1m", "swing": "1d"}
 HORIZON_BARS: Final = {"intraday": 15, "swing": 5}
 TRAINING_SAMPLE: Final = ("AAPL", "GOOG", "IBM", "MSFT")
@@ -52,6 +54,11 @@ def author() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name, in a container
         return f"uid {os.getuid()}"
+
+
+def bars_given(parameter: str) -> str:
+    """Where a notebook's bars lie: its own parameter, else what the runner said beside the parameters."""
+    return parameter or os.environ.get(BARS_VARIABLE, "")
 
 
 def as_typed(path: str) -> str:
@@ -98,13 +105,10 @@ def open_teacher(teacher_dir: str, *, bars: str = "") -> tuple[dict[str, Any], d
     ------
     UsageError
         The folder holds no teacher.
+    ArtifactChanged
+        What it holds differs from its digests.
     """
-    metadata = Path(teacher_dir) / METADATA_FILE
-    if not metadata.is_file():
-        raise UsageError(
-            f"{teacher_dir}: holds no teacher; train one with sqkit train-teacher", folder=teacher_dir
-        )
-    teacher = read_json(metadata)
+    teacher = read_teacher(Path(teacher_dir)).metadata
     loaded, _ = load_bars(
         bars or teacher["bars_location"],
         teacher["symbols"],

@@ -76,6 +76,7 @@ def read_teacher(teacher_dir: Path) -> StoredTeacher:
         )
     metadata = read_json(teacher_dir / METADATA_FILE)
     wanted = {"symbols", "teacher_digest", "soft_labels_digest", "data_digests", "training_window"}
+    wanted |= {"bars_location", "horizon_bars", "interval", "last_label_end", "market", "seed", "strategy"}
     if not isinstance(metadata, dict) or not wanted <= set(metadata):
         raise _changed(teacher_dir / METADATA_FILE, "is not a teacher's metadata")
     model_path = teacher_dir / MODEL_FILE

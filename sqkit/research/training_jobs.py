@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqkit.errors import BarsNotFound, ConflictError, UsageError
+from sqkit.features import student_set
 from sqkit.files import (
     exclusive,
     publish,
@@ -18,7 +19,9 @@ from sqkit.files import (
     staging_folder,
 )
 from sqkit.research.accuracy import RULE
+from sqkit.research.backtest import TradingRules, require_bars
 from sqkit.research.distil import STUDENT_FILE
+from sqkit.research.manifest import page_records, run_folder
 from sqkit.research.marketdata import available_symbols
 from sqkit.research.progress import say
 from sqkit.research.reporting import ReportRun
@@ -35,7 +38,7 @@ from sqkit.research.sources import (
     version_of,
 )
 from sqkit.research.teacher import train_teacher
-from sqkit.research.validation import load_baseline, load_window
+from sqkit.research.validation import distinct, load_baseline, load_window
 from sqkit.research.validation_jobs import refuse_decided, validate_job
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
@@ -60,9 +63,10 @@ def train_teacher_job(
     settings = Settings()
     version = version_of(version_tag, output_dir)
     folder = as_typed(output_dir or f"{settings.data_dir}/models/{version}/teacher")
+    _require_seed(seed)
     market, interval = market or settings.market, interval or INTERVALS[strategy]
     location = as_typed(bars or default_bars(settings, interval))
-    names = symbols or available_symbols(location)
+    names = distinct(symbols or available_symbols(location))
     if not names:
         raise BarsNotFound(
             f"{location}: holds no bars; import some with sqkit data import FILE --symbol S --interval {interval}",
@@ -111,6 +115,7 @@ def train_student_job(
     """
     settings = Settings()
     teacher_dir, student_dir = as_typed(teacher_dir), as_typed(output_dir)
+    _require_seed(seed)
     teacher, _ = open_teacher(teacher_dir, bars=bars)
     if strategy and strategy != teacher["strategy"]:
         raise UsageError(
@@ -118,44 +123,63 @@ def train_student_job(
             "leave the flag out or choose another teacher"
         )
     if validation is not None:
-        refuse_decided(Path(student_dir))
-        if validation.baseline_model not in ("", RULE):
-            load_baseline(validation.baseline_model, teacher)
-        load_window(
-            teacher,
-            validation.bars or bars or teacher["bars_location"],
-            validation.symbols or teacher["symbols"],
-            validation.start,
-            validation.end,
-        )
+        location = as_typed(validation.bars or bars or teacher["bars_location"])
+        validation = replace(validation, model=f"{student_dir}/{STUDENT_FILE}", bars=location)
+        _refuse_validation(validation, teacher, settings)
     version = version_of(version_tag, student_dir)
     parameters = {
         "teacher_dir": teacher_dir,
         "model_type": model_type,
-        "bars": as_typed(bars),
         "version_tag": version,
         "seed": teacher["seed"] if seed is None else seed,
     }
     model_path = f"{student_dir}/{STUDENT_FILE}"
     report = _trained_before(Path(model_path), teacher, parameters, Path(settings.reports_dir))
     if report is None:
-        report = _train(Path(student_dir), version, parameters, Path(settings.reports_dir))
+        report = _train(Path(student_dir), version, parameters, Path(settings.reports_dir), as_typed(bars))
     trained = Trained(version, model_path, str(report))
     if validation is None:
         return trained
-    verdict = validate_job(replace(validation, model=model_path))
+    verdict = validate_job(validation)
     return replace(trained, report=verdict.report or trained.report, verdict=verdict)
 
 
-def _train(student_dir: Path, version: str, parameters: dict[str, Any], reports_dir: Path) -> Path:
+def _refuse_validation(validation: ValidationRequest, teacher: dict[str, Any], settings: Settings) -> None:
+    """Refuse before training what would be refused after it: thresholds, rules, baseline, window, bars."""
+    refuse_decided(Path(validation.model).parent)
+    validation.thresholds.policy()
+    rules = TradingRules.from_settings(
+        settings,
+        strategy=teacher["strategy"],
+        market=teacher["market"],
+        horizon_bars=teacher["horizon_bars"],
+        dead_zone=teacher["dead_zone"],
+    )
+    if validation.baseline_model not in ("", RULE):
+        load_baseline(validation.baseline_model, teacher)
+    bars, _, window = load_window(
+        teacher, validation.bars, validation.symbols or teacher["symbols"], validation.start, validation.end
+    )
+    needed = max(student_set(teacher["strategy"]).warmup_bars, rules.parameters.warmup_bars)
+    for series in bars.values():
+        require_bars(series, window, needed)
+
+
+def _require_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed}: give a whole number from 0 to {2**32 - 1}", seed=seed)
+
+
+def _train(student_dir: Path, version: str, parameters: dict[str, Any], reports_dir: Path, bars: str) -> Path:
     run = ReportRun.for_training(reports_dir, version)
     with (
         exclusive(student_dir, "training"),
         staging_folder(student_dir / "training") as staging,
         run.staged() as pages,
     ):
-        pages.run_notebook("train", parameters, workspace=staging)
+        pages.run_notebook("train", parameters, workspace=staging, bars=bars)
         pages.require_same("train", "model_digest", sha256_file(staging / STUDENT_FILE))
+        pages.refuse_other_training()
         pages.render()
         publish(staging / STUDENT_FILE, student_dir / STUDENT_FILE)
         pages.publish()
@@ -188,8 +212,8 @@ def _trained_before(
             "choose another --output-dir",
             path=str(model_path),
         )
-    report = reports_dir / f"{about['model_version']}-v1" / "train.html"
-    if not report.is_file():
+    first = run_folder(reports_dir, about["model_version"], 1)
+    if page_records(first, "train", ["model_digest"]) != {"model_digest": sha256_file(model_path)}:
         return None
     say(f"{model_path}: trained already, the same student is not trained again")
-    return report
+    return first / "train.html"

@@ -108,10 +108,7 @@ def plan_validation(
     location = bars or bars_of_teacher(Path(model_path)) or default_bars(settings, about["interval"])
     symbols = symbols or about["symbols"]
     loaded, notes, window = load_window(about, location, symbols, start, end)
-    baseline_path = baseline_model or production_baseline(settings, about["strategy"])
-    if baseline_path == RULE:
-        baseline_path = None
-    baseline = load_baseline(baseline_path, about, candidate=model) if baseline_path else None
+    baseline_path, baseline, remarks = _baseline(baseline_model, settings, model)
     rules = TradingRules.from_settings(
         settings,
         strategy=about["strategy"],
@@ -129,7 +126,7 @@ def plan_validation(
         incumbent=_incumbent(settings, about["strategy"]),
         bars_location=location,
         bars=loaded,
-        notes=notes,
+        notes=[*notes, *remarks],
         window=window,
         rules=rules,
         untrained=[symbol for symbol in symbols if symbol not in about["symbols"]],
@@ -155,7 +152,7 @@ def load_window(
     bars, notes, window
         Series by symbol, a line for everything dropped or doubtful, and the window.
     """
-    symbols = _distinct(symbols)
+    symbols = distinct(symbols)
     window = _window(seen, start, end)
     loaded, notes = load_bars(location, symbols, interval=seen["interval"], market=seen["market"])
     for symbol, series in loaded.items():
@@ -177,7 +174,8 @@ def load_window(
     return loaded, notes, window
 
 
-def _distinct(symbols: list[str]) -> list[str]:
+def distinct(symbols: list[str]) -> list[str]:
+    """Symbols as given; one that is named twice is refused."""
     repeated = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
     if repeated:
         raise UsageError(f"symbols named twice: {' '.join(repeated)}; name each once", symbols=repeated)
@@ -231,6 +229,23 @@ def _window(about: dict[str, Any], start: str, end: str) -> Window:
 def _range_of(bars: BarArrays) -> str:
     days = bars.session_days
     return f"from {iso_date(days[0])} to {iso_date(days[-1])}" if len(days) else "nowhere"
+
+
+def _baseline(
+    given: str, settings: Settings, model: StudentModel
+) -> tuple[str | None, StudentModel | None, list[str]]:
+    """The baseline's path and model, None for the rule, and a note where the default had to give way."""
+    if given == RULE:
+        return None, None, []
+    if given:
+        return given, load_baseline(given, model.metadata, candidate=model), []
+    production = production_baseline(settings, model.metadata["strategy"])
+    if production is None:
+        return None, None, []
+    try:
+        return production, load_baseline(production, model.metadata, candidate=model), []
+    except IntegrityError as problem:
+        return None, None, [f"compared with the rule, production is no baseline here ({problem})"]
 
 
 def production_baseline(settings: Settings, strategy: str) -> str | None:
@@ -339,6 +354,9 @@ def _results(plan: ValidationPlan, run: ValidationBacktest, files: list[dict[str
         "incumbent_model": plan.incumbent["model"] if plan.incumbent else None,
         "metrics": {name: part.metrics for name, part in _runs(run).items()},
         "model_version": plan.model.version,
+        "baseline_training_window": plan.baseline_model.metadata["training_window"]
+        if plan.baseline_model
+        else None,
         "notes": plan.notes,
         "runtime": plan.rules.describe(),
         "short_history": run.short_history,

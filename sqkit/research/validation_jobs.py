@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqkit.checklist import exit_code, generate_promotion_checklist, parse_metrics, render_markdown
-from sqkit.errors import ConflictError, UsageError
+from sqkit.errors import ArtifactChanged, ConflictError, UsageError
 from sqkit.files import (
     exclusive,
     make_folder,
@@ -23,7 +23,7 @@ from sqkit.files import (
     write_json,
     write_text,
 )
-from sqkit.research.accuracy import RESULTS_FILE
+from sqkit.research.accuracy import RESULTS_FILE, read_results
 from sqkit.research.decision import (
     CHECKLIST_FILE,
     CHECKLIST_PAGE,
@@ -75,8 +75,8 @@ def validate_job(request: ValidationRequest) -> Decision:
         staging_folder(student_dir / "validation") as staging,
         run.staged() as pages,
     ):
-        pages.carry_over("train")
-        pages.run_notebook("validate", request.parameters(), workspace=staging)
+        pages.carry_over("train", model_digest=plan.model.digest)
+        pages.run_notebook("validate", request.parameters(), workspace=staging, bars=request.bars)
         pages.run_notebook("checklist", decision, workspace=staging)
         checklist = read_json(staging / CHECKLIST_FILE)
         for name in ("candidate_metrics", "baseline_metrics"):
@@ -97,7 +97,12 @@ def rebuild_checklist_job(student_dir: str, thresholds: Thresholds) -> Decision:
         raise UsageError(f"{folder}: holds no validation; run sqkit validate first", folder=str(folder))
     refuse_decided(folder)
     thresholds.policy()
-    model = StudentModel.load(folder / STUDENT_FILE)
+    model, results = StudentModel.load(folder / STUDENT_FILE), read_results(folder)
+    if results["digests"]["model"] != model.digest:
+        raise ArtifactChanged(
+            f"{folder / STUDENT_FILE}: is not the model that was validated here; validate it with sqkit validate",
+            path=str(folder / STUDENT_FILE),
+        )
     run = ReportRun.for_validation(Path(settings.reports_dir), model.version)
     parameters = {
         "model": str(folder / STUDENT_FILE),
@@ -109,7 +114,12 @@ def rebuild_checklist_job(student_dir: str, thresholds: Thresholds) -> Decision:
         staging_folder(folder / "checklist") as staging,
         run.staged() as pages,
     ):
-        pages.carry_over("train", "validate")
+        pages.carry_over("train", model_digest=model.digest)
+        pages.carry_over(
+            "validate",
+            candidate_model=results["candidate_model"],
+            predictions_digest=results["digests"]["predictions"],
+        )
         for name in VALIDATION_ARTIFACTS:
             _copy(folder / name, staging / name)
         pages.run_notebook("checklist", parameters, workspace=staging)
@@ -155,9 +165,16 @@ def outside_checklist_job(
 ) -> Decision:
     """A checklist for metrics from elsewhere; it names no model digest and can never be promoted."""
     policy = thresholds.policy()
-    for name, text in (("start", start), ("end", end)):
-        if text is not None:
-            parse_day(text, name)
+    days = [parse_day(text, name) for name, text in (("start", start), ("end", end)) if text is not None]
+    if days != sorted(days):
+        raise UsageError(f"the window starts {start} and ends {end}: start must not be after end")
+    refuse_decided(output_dir)
+    if is_validated(str(output_dir)):
+        raise ConflictError(
+            f"{output_dir}: holds the validation of a student, its checklist is not replaced by metrics from "
+            "elsewhere; choose another --output-dir",
+            folder=str(output_dir),
+        )
     checklist = generate_promotion_checklist(
         timestamp=decision_time(),
         candidate_model=candidate_model,
