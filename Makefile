@@ -35,7 +35,7 @@ demo: setup ## the main job on the bundled bars: train, validate, report, decide
 	@$(TARGET) demo
 
 lab: setup ## explore the notebooks in JupyterLab
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 train: setup ## train teacher and student (SYMBOLS="..." START= END= VERSION= MODEL_TYPE=)
 	@$(TARGET) train

@@ -10,6 +10,7 @@ own exits with 70, an interrupted run with 130.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from cyclopts import App, CycloptsError, Parameter
 import sqkit
 from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import canonical_json
+from sqkit.versions import tidy_clock
 
 if TYPE_CHECKING:
     from sqkit.research.requests import Thresholds
@@ -79,6 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     words = [word for word in given if word != "--debug"]
     try:
+        tidy_clock(os.environ)
         code = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as problem:
         said = " ".join(str(problem).split()).rstrip(".")
@@ -88,11 +91,16 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _stop(str(problem), problem.exit_code)
     except KeyboardInterrupt:
-        _stop("interrupted; nothing was published", 130)
+        logging.getLogger("asyncio").disabled = True  # what the stopped kernel's client still has to say
+        _stop("interrupted; the step under way published nothing", 130)
     except ModuleNotFoundError as problem:
         if debug or (problem.name or "").startswith("sqkit"):
             raise
         _stop(f"{problem.name} is not installed; install it with: pip install 'sqkit[research]'", 2)
+    except OSError as problem:
+        if debug:
+            raise
+        _stop(f"{problem.filename or 'standard output'}: {problem.strerror or problem}", 2)
     except Exception as problem:
         if debug:
             raise
@@ -113,7 +121,8 @@ def _stop(line: str, code: int) -> None:
 
 
 def _show(value: dict[str, Any], as_json: bool, lines: list[str]) -> None:
-    print(canonical_json(value), end="") if as_json else print("\n".join(lines))
+    text = canonical_json(value) if as_json else "\n".join([*lines, ""])
+    print(text, end="", flush=True)
 
 
 @app.command(name="train-teacher")
@@ -338,7 +347,8 @@ def checklist(
     model
         A validated student's ONNX file: rebuild its checklist from the stored artifacts.
     candidate_metrics
-        JSON file with the candidate's seven metrics, for numbers from elsewhere; such a checklist
+        JSON file with the candidate's seven metrics, for numbers from elsewhere: precision_long,
+        hit_ratio, accuracy, sharpe_ratio, total_return, max_drawdown, win_rate. Such a checklist
         names no model digest and can never be promoted.
     baseline_metrics
         JSON file with the baseline's seven metrics.
@@ -357,6 +367,14 @@ def checklist(
     json
         Print the outcome as JSON.
     """
+    said = [
+        name for name in (candidate_model, baseline_model, start, end, symbols, output_dir or None) if name
+    ]
+    if model and said:
+        raise UsageError(
+            "--model rebuilds a checklist from stored artifacts; --output-dir, --start, --end, --symbols and the "
+            "model names belong to metrics from elsewhere; leave them out"
+        )
     if model and not (candidate_metrics or baseline_metrics):
         from sqkit.research.validation_jobs import rebuild_checklist_job
 

@@ -189,6 +189,7 @@ def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[No
     ConflictError
         Another process holds it.
     """
+    made = not folder.exists()
     lock = make_folder(folder) / name
     with output_errors(lock):
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -203,6 +204,9 @@ def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[No
         yield
     finally:
         os.close(handle)
+        if made and list(folder.iterdir()) == [lock]:  # nothing came of it: leave no empty folder
+            lock.unlink()
+            folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -82,6 +82,13 @@ def run_time(environ: Mapping[str, str], now: dt.datetime | None = None) -> dt.d
             value=epoch,
         ) from None
     return moment
+
+
+def tidy_clock(environ: MutableMapping[str, str]) -> None:
+    """Refuse a bad SOURCE_DATE_EPOCH before libraries stumble over it; an empty one counts as unset."""
+    if not environ.get("SOURCE_DATE_EPOCH", "unset"):
+        del environ["SOURCE_DATE_EPOCH"]
+    run_time(environ)
 
 
 def is_version(text: str) -> bool:

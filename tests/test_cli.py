@@ -174,3 +174,66 @@ def test_version_tags_that_disagree_are_refused(project: Project) -> None:
 
     assert run.returncode == 2
     assert "20210101_000000" in run.stderr
+
+
+@pytest.mark.parametrize("epoch", ["garbage", "-1", "99999999999999999999"])
+def test_a_bad_clock_is_one_line(project: Project, epoch: str) -> None:
+    """SOURCE_DATE_EPOCH that is no count of seconds is refused by name before any library stumbles over it."""
+    code, said = _checklist(project, SOURCE_DATE_EPOCH=epoch)
+
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert "SOURCE_DATE_EPOCH" in said
+
+
+def test_an_empty_clock_counts_as_unset(project: Project) -> None:
+    """An empty SOURCE_DATE_EPOCH means now."""
+    assert _checklist(project, SOURCE_DATE_EPOCH="")[0] == 3
+
+
+def test_a_full_standard_output_is_one_line(project: Project) -> None:
+    """When nothing can be printed the command says so and does not look like a verdict."""
+    import subprocess
+    import sys
+
+    from tests.project import clean_environment
+
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "sqkit.cli", "report", "--json"],
+            cwd=project.root,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=clean_environment(),
+        )
+
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    assert "standard output" in run.stderr
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999"])
+def test_a_seed_out_of_range_is_refused(project: Project, seed: str) -> None:
+    """A seed that no generator takes is one line with exit 2."""
+    run = project.sqkit("train-teacher", "--seed", seed)
+
+    assert run.returncode == 2
+    assert "seed" in run.stderr
+
+
+def test_metrics_from_elsewhere_need_a_window_that_is_one(project: Project) -> None:
+    """Start after end, and empty names, are refused."""
+    assert _checklist(project, "--start", "2024-09-30", "--end", "2024-01-01")[0] == 2
+    assert _checklist(project, "--baseline-model", "")[0] == 2
+
+
+def test_importing_again_says_what_is_replaced(project: Project) -> None:
+    """Stored bars are replaced only with a word about it."""
+    rows = [f"2023-05-0{day},10,11,9,10,5" for day in (1, 2, 3, 4, 5)]
+    (project.root / "A.csv").write_text("\n".join(["date,open,high,low,close,volume", *rows]) + "\n")
+    words = ("data", "import", "A.csv", "--symbol", "A", "--market", "us")
+
+    assert "replaces" not in project.sqkit(*words).stdout
+    assert "replaces 5 stored bars" in project.sqkit(*words).stdout
+    assert project.sqkit("data", "import", "A.csv", "--symbol", "", "--market", "us").returncode == 2

@@ -437,6 +437,18 @@ def test_an_interrupted_run_leaves_nothing(project: Project) -> None:
     assert kernels.stdout == ""
 
 
+def test_nothing_is_written_into_the_home_folder(project: Project, tmp_path: Path) -> None:
+    """Loading and judging a model leaves no cache, no device id and no telemetry behind."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"HOME": str(home), "SENSEQUANT_PROMOTION_MIN_EVIDENCE": "none"}
+
+    run = project.sqkit("checklist", "--model", MODEL, environment=environment)
+
+    assert run.returncode == 0, run.stderr
+    assert [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()] == []
+
+
 def test_two_runs_in_one_folder_do_not_mix(project: Project) -> None:
     """While one process holds the student's folder another is refused with exit 5."""
     import fcntl

@@ -7,12 +7,14 @@ report path are printed last. A pipeline that wants the codes calls `sqkit`.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
 
 from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import read_json
+from sqkit.model_file import MODEL_TYPES
 from sqkit.research.distil import DEFAULT_MODEL_TYPE, STUDENT_FILE
 from sqkit.research.progress import say
 from sqkit.research.requests import Thresholds, ValidationRequest
@@ -28,6 +30,7 @@ from sqkit.research.sources import (
 from sqkit.research.training_jobs import train_student_job, train_teacher_job
 from sqkit.research.validation_jobs import rebuild_checklist_job, report_job, validate_job
 from sqkit.settings import Settings
+from sqkit.versions import tidy_clock
 
 
 def demo() -> list[str]:
@@ -35,7 +38,7 @@ def demo() -> list[str]:
     settings = Settings()
     location = store_sample(settings)
     say(f"bundled bars: {location}")
-    version = version_of(_given("VERSION"), "")
+    kind, version = _model_type(), version_of(_given("VERSION"), "")
     teacher = train_teacher_job(
         strategy="swing",
         market="us",
@@ -48,7 +51,7 @@ def demo() -> list[str]:
     trained = train_student_job(
         teacher_dir=teacher["output_dir"],
         output_dir=f"{settings.data_dir}/models/{version}/student",
-        model_type=_given("MODEL_TYPE") or DEFAULT_MODEL_TYPE,
+        model_type=kind,
         validation=ValidationRequest(
             model="", symbols=[*TRAINING_SAMPLE, SAMPLE_SHORT_HISTORY], start=start, end=end
         ),
@@ -61,7 +64,7 @@ def train() -> list[str]:
     """Train a teacher and a student: on the given symbols and dates, else on the bundled sample."""
     settings = Settings()
     symbols, start, end = _given("SYMBOLS").split(), _given("START"), _given("END")
-    version = version_of(_given("VERSION"), "")
+    kind, version = _model_type(), version_of(_given("VERSION"), "")
     sample = not symbols
     teacher = train_teacher_job(
         strategy="swing",
@@ -75,7 +78,7 @@ def train() -> list[str]:
     trained = train_student_job(
         teacher_dir=teacher["output_dir"],
         output_dir=f"{settings.data_dir}/models/{version}/student",
-        model_type=_given("MODEL_TYPE") or DEFAULT_MODEL_TYPE,
+        model_type=kind,
     )
     return [trained.model, trained.report]
 
@@ -109,6 +112,14 @@ def report() -> list[str]:
     return [summary["recommendation"], summary["reason"], str(folder / "checklist.html")]
 
 
+def _model_type() -> str:
+    """The kind of student asked for, refused before anything is trained."""
+    kind = _given("MODEL_TYPE") or DEFAULT_MODEL_TYPE
+    if kind not in MODEL_TYPES:
+        raise UsageError(f"MODEL_TYPE={kind}: give one of {', '.join(MODEL_TYPES)}", kind=kind)
+    return kind
+
+
 def _student() -> str | None:
     """The student asked for: that of VERSION, else the newest, else None."""
     if version := _given("VERSION"):
@@ -134,6 +145,7 @@ TARGETS = {"demo": demo, "train": train, "validate": validate, "checklist": chec
 def main(arguments: list[str]) -> int:
     """Run one target; 0 for every verdict, the error's own code for an error."""
     try:
+        tidy_clock(os.environ)
         print("\n".join(TARGETS[arguments[0]]()))
     except SqkitError as problem:
         print(f"sqkit: {problem}", file=sys.stderr)
@@ -142,7 +154,8 @@ def main(arguments: list[str]) -> int:
         print(f"sqkit: {unexpected(problem)}", file=sys.stderr)
         return UNEXPECTED
     except KeyboardInterrupt:
-        print("sqkit: interrupted; nothing was published", file=sys.stderr)
+        logging.getLogger("asyncio").disabled = True  # what the stopped kernel's client still has to say
+        print("sqkit: interrupted; the step under way published nothing", file=sys.stderr)
         return 130
     return 0
 

@@ -106,14 +106,16 @@ def check_files(
     if folder.is_dir():
         files = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
         if not files:
-            raise BarsNotFound(f"{path}: an empty folder; name a file or a folder with bars")
+            raise BarsNotFound(
+                f"{path}: no files lie in this folder itself; name a file or a folder of files"
+            )
     else:
         files = [path]  # type: ignore[list-item]
     reports = []
     for file in files:
         try:
             reports.append(check_file(file, interval, market, None, sessions_file))
-        except BarsError as problem:
+        except (BarsError, UsageError) as problem:
             report = CheckReport(str(file), "", interval or "", market)
             report.problems.append(Finding("refused", "error", 1, "", problem.message))
             reports.append(report)
@@ -144,7 +146,15 @@ def import_bars(
 ) -> Stored:
     """What `sqkit data import` does: read any file of bars and store it in its place."""
     sessions = load_sessions(market, sessions_file)
+    if not symbol:
+        raise UsageError("--symbol is empty; name what the bars are of")
     loaded = read_bars(source, symbol=symbol, interval=interval, market=market, sessions=sessions)
+    stored = bar_path(data_dir, loaded.report.interval, loaded.report.symbol)
+    if stored.is_file():
+        earlier = check_file(stored, loaded.report.interval, market, symbol, sessions_file)
+        loaded.report.notes.append(
+            f"replaces {earlier.bars:,} stored bars, {earlier.first} to {earlier.last}"
+        )
     return Stored(store_bars(loaded, data_dir), loaded.report)
 
 
@@ -245,7 +255,7 @@ def load_symbol(
     try:
         loaded = read_bars(source, symbol=symbol, interval=interval, market=market, sessions=table)
     except BarsNotFound:
-        raise _not_there(place, symbol) from None
+        raise _not_there(place, symbol, interval, market) from None
     _refuse_broken_prices(loaded.report)
     stamps = pd.DatetimeIndex(loaded.frame["timestamp"]).tz_localize(None).as_unit("ns").asi8
     ohlcv = loaded.frame[list(COLUMNS[2:])].to_numpy(np.float64)
@@ -283,13 +293,14 @@ def _refuse_broken_prices(report: CheckReport) -> None:
             )
 
 
-def _not_there(place: str, symbol: str) -> BarsNotFound:
+def _not_there(place: str, symbol: str, interval: str, market: str) -> BarsNotFound:
     there = available_symbols(place)
     shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
-    have = f"there are {shown}" if there else "there are no bars at all"
+    missing = "://" not in place and not Path(place).is_dir()
+    have = f"there are {shown}" if there else "no such folder here" if missing else "there are no bars at all"
     return BarsNotFound(
         f"no bars of {symbol} in {place} ({have}); import them with: "
-        f"sqkit data import FILE --symbol '{symbol}'",
+        f"sqkit data import FILE --symbol '{symbol}' --interval {interval} --market {market}",
         symbol=symbol,
         available=there,
     )

@@ -62,10 +62,11 @@ def bars_given(parameter: str) -> str:
 
 
 def as_typed(path: str) -> str:
-    """A path as reports show it: relative to the working folder where it lies inside it."""
-    if "://" in path or not Path(path).is_absolute():
+    """A path as reports show it: tidied, and relative to the working folder where it lies inside it."""
+    if "://" in path or not path:
         return path
-    return os.path.relpath(path) if Path.cwd() in Path(path).parents else path
+    tidy = os.path.normpath(path)
+    return os.path.relpath(tidy) if Path.cwd() in Path(tidy).parents else tidy
 
 
 def parse_day(text: str, name: str) -> int:
@@ -92,10 +93,15 @@ def default_bars(settings: Settings, interval: str) -> str:
     return f"{settings.data_dir}/bars/{interval}"
 
 
-def bars_of_teacher(model_path: Path) -> str:
-    """Where the bars of training lay, from the metadata of the teacher beside a student; else empty."""
-    metadata = model_path.parent.parent / "teacher" / METADATA_FILE
-    return str(read_json(metadata).get("bars_location", "")) if metadata.is_file() else ""
+def bars_of_teacher(model_path: Path, teacher_digest: str, settings: Settings) -> str:
+    """Where the bars of training lay: from the teacher beside a student, else from the stored one it names."""
+    beside = model_path.parent.parent / "teacher" / METADATA_FILE
+    stored = sorted((Path(settings.data_dir) / "models").glob(f"*/teacher/{METADATA_FILE}"))
+    for metadata in (beside, *stored):
+        teacher = read_json(metadata) if metadata.is_file() else {}
+        if teacher.get("teacher_digest") == teacher_digest:
+            return str(teacher.get("bars_location", ""))
+    return ""
 
 
 def open_teacher(teacher_dir: str, *, bars: str = "") -> tuple[dict[str, Any], dict[str, BarArrays]]:

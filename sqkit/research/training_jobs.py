@@ -79,7 +79,7 @@ def train_teacher_job(
     loaded, notes = load_bars(location, names, interval=interval, market=market)
     for note in notes:
         say(note)
-    say(f"training a {strategy} teacher on {', '.join(loaded)}")
+    say(f"training a teacher for {strategy} on {', '.join(loaded)}")
     summary = train_teacher(
         loaded,
         strategy=strategy,

@@ -105,7 +105,11 @@ def plan_validation(
     settings = settings or Settings()
     model = StudentModel.load(Path(model_path))
     about = model.metadata
-    location = bars or bars_of_teacher(Path(model_path)) or default_bars(settings, about["interval"])
+    location = (
+        bars
+        or bars_of_teacher(Path(model_path), about["teacher_digest"], settings)
+        or default_bars(settings, about["interval"])
+    )
     symbols = symbols or about["symbols"]
     loaded, notes, window = load_window(about, location, symbols, start, end)
     baseline_path, baseline, remarks = _baseline(baseline_model, settings, model)

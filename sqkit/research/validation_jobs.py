@@ -56,6 +56,8 @@ def validate_job(request: ValidationRequest) -> Decision:
         bars=as_typed(request.bars),
         baseline_model=as_typed(request.baseline_model),
     )
+    if not request.model:
+        raise UsageError("--model is empty; name a student's ONNX file")
     student_dir = Path(request.model).parent
     refuse_decided(student_dir)
     request.thresholds.policy()
@@ -165,6 +167,9 @@ def outside_checklist_job(
 ) -> Decision:
     """A checklist for metrics from elsewhere; it names no model digest and can never be promoted."""
     policy = thresholds.policy()
+    empty = [name for name in (candidate_model, baseline_model, *(symbols or ())) if name == ""]
+    if empty:
+        raise UsageError("a model's or symbol's name is empty; leave the flag out to say nothing")
     days = [parse_day(text, name) for name, text in (("start", start), ("end", end)) if text is not None]
     if days != sorted(days):
         raise UsageError(f"the window starts {start} and ends {end}: start must not be after end")

@@ -85,7 +85,8 @@ def remark_rows(results: dict[str, Any]) -> list[Row]:
     rows += [{"what": symbol, "remark": "validated untrained"} for symbol in results["untrained_symbols"]]
     if not results["tradable"]:
         rows.append({"what": "market", "remark": "an index is not tradable; costed as given"})
-    return rows + [{"what": "bars", "remark": note} for note in results["notes"]]
+    rows += [{"what": "bars", "remark": note} for note in results["notes"]]
+    return rows or [{"what": "data", "remark": "nothing to remark"}]
 
 
 def metric_rows(comparison: dict[str, Any], rows: str = "all_rows") -> list[Row]:
