@@ -260,7 +260,7 @@ def test_an_unknown_symbol_lists_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(BarsNotFound, match=r"no bars of ZILCH in .* \(there are A&B, GLOOP\)") as refused:
         load_symbol(tmp_path, "ZILCH", interval="1d", market="nse")
     assert refused.value.values["available"] == ["A&B", "GLOOP"]
-    with pytest.raises(BarsNotFound, match="no bars at all"):
+    with pytest.raises(BarsNotFound, match="no such folder here"):
         load_symbol(tmp_path / "empty", "ZILCH", interval="1d", market="nse")
     with pytest.raises(UsageError):
         load_symbol(tmp_path, "../GLOOP", interval="1d", market="nse")
@@ -322,7 +322,7 @@ def test_check_of_a_folder_reports_every_file(tmp_path: Path) -> None:
     assert good.ok
     assert (refused.ok, refused.problems[0].kind) == (False, "refused")
     assert refused.lines()[0].startswith("refused: ")
-    with pytest.raises(BarsNotFound, match="empty folder"):
+    with pytest.raises(BarsNotFound, match="no files lie in this folder"):
         (tmp_path / "none").mkdir()
         check_files(tmp_path / "none")
 

@@ -197,8 +197,8 @@ class TestValidationPages:
         )
 
     def test_remarks(self, results: dict[str, Any]) -> None:
-        """Short history, untrained symbols, an index and what the data said each have a line; nothing, no line."""
-        assert views.remark_rows(results) == []
+        """Short history, untrained symbols, an index and what the data said each have a line; nothing, a line that says so."""
+        assert views.remark_rows(results) == [{"what": "data", "remark": "nothing to remark"}]
         noted = copy.deepcopy(results) | {
             "short_history": {"AAA": 40},
             "untrained_symbols": ["AAA"],
