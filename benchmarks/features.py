@@ -86,6 +86,7 @@ def best_seconds_printed(command: list[str], times: int = 3) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object (the only form there is)")
     parser.add_argument("--bars", type=int, default=1_000_000)
     bars = parser.parse_args().bars
     rows = minute_bars(bars)
