@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sqkit.errors import ModelFileInvalid, ModelFileMissing, ModelMetadataInvalid, PickleRefused
 from sqkit.files import sha256_bytes
 
+STUDENT_FILE: Final = "student_model.onnx"
 METADATA_KEY: Final = "sqkit"
 SCHEMA_VERSION: Final = 1
 MODEL_TYPES: Final = ("logistic", "mlp", "gradient_boosting", "random_forest")

@@ -21,7 +21,7 @@ from sqkit.bars import BarArrays
 from sqkit.errors import ArtifactChanged, ConflictError, FeatureSetMismatch, UsageError
 from sqkit.features import FeatureSet, student_set
 from sqkit.files import sha256_bytes, write_bytes
-from sqkit.model_file import CLASS_ORDER, MODEL_TYPES, SCHEMA_VERSION
+from sqkit.model_file import CLASS_ORDER, MODEL_TYPES, SCHEMA_VERSION, STUDENT_FILE
 from sqkit.records import iso_date, iso_instant, session_day
 from sqkit.research import onnx_export
 from sqkit.research.folds import BLOCKS
@@ -31,7 +31,6 @@ from sqkit.research.teacher import library_versions
 from sqkit.research.teacher_folder import StoredTeacher, read_teacher
 from sqkit.student import StudentModel
 
-STUDENT_FILE: Final = "student_model.onnx"
 DEFAULT_MODEL_TYPE: Final = "gradient_boosting"
 
 

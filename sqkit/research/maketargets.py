@@ -14,8 +14,8 @@ from pathlib import Path
 
 from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import read_json
-from sqkit.model_file import MODEL_TYPES
-from sqkit.research.distil import DEFAULT_MODEL_TYPE, STUDENT_FILE
+from sqkit.model_file import MODEL_TYPES, STUDENT_FILE
+from sqkit.research.distil import DEFAULT_MODEL_TYPE
 from sqkit.research.progress import say
 from sqkit.research.requests import Thresholds, ValidationRequest
 from sqkit.research.sources import (

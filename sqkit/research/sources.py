@@ -14,13 +14,12 @@ from typing import Any, Final
 from sqkit.bars import BarArrays
 from sqkit.errors import UsageError
 from sqkit.files import make_folder, read_json
+from sqkit.model_file import STUDENT_FILE
 from sqkit.records import session_day
 from sqkit.research.barchecks import CheckReport
 from sqkit.research.display import STAGING_VARIABLE
-from sqkit.research.distil import STUDENT_FILE
 from sqkit.research.marketdata import load_symbol, load_symbols
 from sqkit.research.sample import write_bundled_sample
-from sqkit.research.teacher import train_teacher
 from sqkit.research.teacher_folder import METADATA_FILE, read_teacher
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
@@ -162,6 +161,8 @@ def sample_teacher() -> str:
     stored = _newest(settings, f"teacher/{METADATA_FILE}")
     if stored is not None:
         return str(stored.parent)
+    from sqkit.research.teacher import train_teacher  # scikit-learn, only where something is trained
+
     location = store_sample(settings)
     version = version_of("", "")
     folder = f"{settings.data_dir}/models/{version}/teacher"

@@ -18,9 +18,9 @@ from sqkit.files import (
     sha256_file,
     staging_folder,
 )
+from sqkit.model_file import STUDENT_FILE
 from sqkit.research.accuracy import RULE
 from sqkit.research.backtest import TradingRules, require_bars
-from sqkit.research.distil import STUDENT_FILE
 from sqkit.research.manifest import page_records, run_folder
 from sqkit.research.marketdata import available_symbols
 from sqkit.research.progress import say

@@ -23,6 +23,7 @@ from sqkit.files import (
     write_json,
     write_text,
 )
+from sqkit.model_file import STUDENT_FILE
 from sqkit.research.accuracy import RESULTS_FILE, read_results
 from sqkit.research.decision import (
     CHECKLIST_FILE,
@@ -30,7 +31,6 @@ from sqkit.research.decision import (
     DECISION_ARTIFACTS,
     decision_time,
 )
-from sqkit.research.distil import STUDENT_FILE
 from sqkit.research.manifest import run_of_artifacts
 from sqkit.research.report_index import build_index
 from sqkit.research.reporting import REQUIRED_RECORDS, ReportRun, StagedReport
