@@ -23,7 +23,8 @@ from sqkit.research.distil import train_student
 from sqkit.research.planted import planted_market, write_market
 from sqkit.research.sources import load_bars
 from sqkit.research.teacher import train_teacher
-from sqkit.research.validation import VALIDATION_ARTIFACTS, plan_validation, run_validation
+from sqkit.research.validation import VALIDATION_ARTIFACTS, run_validation
+from sqkit.research.validation_plan import plan_validation
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
 from sqkit.student import StudentModel

@@ -20,7 +20,7 @@ from sqkit.metrics import METRIC_KEYS
 from sqkit.research.backtest import TradingRules, Window, backtest_symbol
 from sqkit.research.planted import planted_market, write_market
 from sqkit.research.sources import load_bars
-from sqkit.research.validation import production_baseline
+from sqkit.research.validation_plan import production_baseline
 from sqkit.settings import PREFIX, Settings
 from sqkit.student import Scores
 from tests.project import Project

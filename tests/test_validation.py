@@ -40,11 +40,9 @@ from sqkit.research.validation import (
     COMPARISON_FILE,
     PARITY_FILE,
     VALIDATION_ARTIFACTS,
-    load_window,
-    plan_validation,
-    refuse_seen,
     run_validation,
 )
+from sqkit.research.validation_plan import load_window, plan_validation, refuse_seen
 from sqkit.student import StudentModel
 from tests.market import Market, files_below, settings_of, validate
 

@@ -38,8 +38,8 @@ from sqkit.research.sources import (
     version_of,
 )
 from sqkit.research.teacher import train_teacher
-from sqkit.research.validation import distinct, load_baseline, load_window
 from sqkit.research.validation_jobs import refuse_decided, validate_job
+from sqkit.research.validation_plan import distinct, load_baseline, load_window
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
 

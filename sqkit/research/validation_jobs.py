@@ -39,7 +39,8 @@ from sqkit.research.sources import (
     as_typed,
     parse_day,
 )
-from sqkit.research.validation import VALIDATION_ARTIFACTS, plan_validation
+from sqkit.research.validation import VALIDATION_ARTIFACTS
+from sqkit.research.validation_plan import plan_validation
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
 
