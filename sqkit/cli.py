@@ -430,7 +430,8 @@ def inspect(file: str, /, *, json: Json = False) -> int:
     from sqkit.student import inspect_model
 
     about = inspect_model(Path(file))
-    lines = [f"{key:20} {_short(value)}" for key, value in sorted(about.items())]
+    said = {name: value for name, value in about.items() if name != "metadata"} | (about["metadata"] or {})
+    lines = [f"{name:20} {_short(value)}" for name, value in said.items()]
     _show(about, json, lines)
     return 0
 
