@@ -1,0 +1,385 @@
+"""Two models on the same rows: is one better, and are its probabilities honest?
+
+The evidence of a validation asks this module. Rows of one day share the market's move, so a day (or a
+block of days where labels overlap) counts as one observation: `precision_difference` and
+`loss_differential` are day-clustered. `calibration` judges one model's probabilities. Arrays go in,
+plain numbers come out; what is not defined is None with a reason, and no pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri, stdtr, stdtrit
+
+from sqkit.errors import UsageError
+
+NULL_REPS: Final = 999
+"""Draws of a perfectly calibrated model behind the null of `calibration`."""
+
+_CONSTANT: Final = 1e-12
+_EXACT_ROWS: Final = 1000
+"""A bin with more rows is drawn from the normal limit of its count: bounded time, same percentile."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Difference between student and baseline over day clusters; positive when the student is better.
+
+    Attributes
+    ----------
+    status, reason
+        ``"ok"`` and empty, or ``"undefined"`` and one line saying why; then there is no test.
+    clusters, rows
+        Day clusters that count, and rows (directional calls of both, or scored rows).
+    student, baseline
+        Precision (or hit ratio) of either, or the day-mean loss of either.
+    difference
+        Student minus baseline; for losses baseline minus student.
+    se, t, df
+        Standard error, t statistic and its degrees of freedom (clusters - 1).
+    p_two_sided, p_one_sided
+        Of t; one-sided: the student is better.
+    ci95
+        Two-sided 95 % interval of the difference.
+    """
+
+    status: str
+    reason: str
+    clusters: int
+    rows: int
+    student: float | None = None
+    baseline: float | None = None
+    difference: float | None = None
+    se: float | None = None
+    t: float | None = None
+    df: int | None = None
+    p_two_sided: float | None = None
+    p_one_sided: float | None = None
+    ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities can be taken at their word.
+
+    Attributes
+    ----------
+    status, reason
+        ``"ok"`` and empty, or ``"undefined"`` and one line saying why. With outcomes of one class the
+        Brier score and its parts stay, the calibration errors are None.
+    rows
+        Rows judged.
+    brier
+        Mean squared distance of probability and outcome.
+    reliability, resolution, uncertainty
+        Murphy's (1973) parts on the bins; uncertainty is the Brier score of the base rate.
+    within_bins
+        ``brier - (reliability - resolution + uncertainty)``: zero when a bin holds one probability.
+    ece, ece_rms, ece_max
+        Mean, root mean square (both weighted by rows) and largest ``|observed - predicted|`` of a bin.
+    ece_null_95
+        95th percentile of `ece` for a perfectly calibrated model with these probabilities and
+        independent rows. The calibration error is biased up: only above this it says anything.
+    ece_p
+        Share of such models with at least this `ece`, ``(1 + count) / (draws + 1)``.
+    bins
+        One dictionary a bin ``(low, high]`` that holds rows: ``low``, ``high``, ``count``,
+        ``mean_predicted``, ``observed_share``.
+    seed
+        Of the null.
+    """
+
+    status: str
+    reason: str
+    rows: int
+    brier: float | None = None
+    reliability: float | None = None
+    resolution: float | None = None
+    uncertainty: float | None = None
+    within_bins: float | None = None
+    ece: float | None = None
+    ece_rms: float | None = None
+    ece_max: float | None = None
+    ece_null_95: float | None = None
+    ece_p: float | None = None
+    bins: tuple[dict[str, Any], ...] = ()
+    seed: int | None = None
+
+
+# --- differences
+
+
+def precision_difference(day_counts: ArrayLike) -> PairedDifference:
+    """Precision of the student minus precision of the baseline, clustered by day.
+
+    Delta method on day sums: with ``P = sum tp / sum pp`` of either model,
+    ``psi_d = (tp_s,d - P_s pp_s,d) / PP_s - (tp_b,d - P_b pp_b,d) / PP_b``,
+    ``se = sqrt(G / (G - 1) sum psi_d^2)``, t with G - 1 degrees of freedom. Serves any share with its
+    own denominator: LONG calls give precision, all directional calls the hit ratio.
+
+    Parameters
+    ----------
+    day_counts
+        Counts (g, 4), one row a day: right calls and calls of the student, right calls and calls of
+        the baseline. Where labels overlap, one row a block of at least as many days as the horizon.
+        A day without a call of either is no cluster.
+
+    Returns
+    -------
+    PairedDifference
+        ``rows`` counts the calls of both. Undefined without a call of either model, below two days with
+        calls, for counts that are not finite, and when the difference does not vary between days.
+
+    Raises
+    ------
+    UsageError
+        Not four columns, a negative count, or more right calls than calls.
+    """
+    counts = np.asarray(day_counts, dtype=np.float64)
+    if counts.size == 0 and (counts.ndim == 1 or counts.shape[-1] == 4):
+        counts = counts.reshape(0, 4)
+    if counts.ndim != 2 or counts.shape[1] != 4:
+        raise UsageError(
+            f"day_counts {counts.shape}: give four columns a day: right calls and calls of the student, "
+            "then of the baseline"
+        )
+    if not np.isfinite(counts).all():
+        return PairedDifference("undefined", "a day count is not finite", len(counts), 0)
+    right, calls = counts[:, 0::2], counts[:, 1::2]
+    if np.any((right < 0) | (right > calls)):
+        day = int(np.argmax(np.any((right < 0) | (right > calls), axis=1)))
+        raise UsageError(f"day_counts row {day}: right calls must lie between 0 and the calls", row=day)
+
+    used = calls.sum(axis=1) > 0
+    right, calls = right[used], calls[used]
+    clusters, total = len(calls), calls.sum(axis=0)
+    rows = int(total.sum())
+    for side, name in enumerate(("student", "baseline")):
+        if total[side] == 0:
+            return PairedDifference("undefined", f"the {name} makes no call", clusters, rows)
+    share = right.sum(axis=0) / total
+    influence = ((right - share * calls) / total) @ np.array([1.0, -1.0])
+    student, baseline = float(share[0]), float(share[1])
+    return _clustered(influence, student, baseline, student - baseline, rows)
+
+
+def loss_differential(loss_baseline: ArrayLike, loss_student: ArrayLike, days: ArrayLike) -> PairedDifference:
+    """Mean over days of the day's mean of (baseline's loss - student's loss), with its t test.
+
+    ``t = mean / (sd / sqrt(G))`` over day means, every day alike: the one-step form of Diebold and
+    Mariano's test with the correction of Harvey, Leybourne and Newbold (1997).
+
+    Parameters
+    ----------
+    loss_baseline, loss_student
+        float (n,), loss of either model on the same rows (squared error or log loss); lower is better.
+    days
+        int (n,), the day of each row in any order; where labels overlap, the number of its block of
+        at least as many days as the horizon.
+
+    Returns
+    -------
+    PairedDifference
+        Positive when the student loses less. Undefined below two days, for a loss that is not finite,
+        and when the difference does not vary between days.
+
+    Raises
+    ------
+    UsageError
+        Arrays that are not one-dimensional or differ in length.
+    """
+    baseline, student = np.asarray(loss_baseline, np.float64), np.asarray(loss_student, np.float64)
+    groups = np.asarray(days)
+    _same_rows(loss_baseline=baseline, loss_student=student, days=groups)
+    rows = len(baseline)
+    if not (np.isfinite(baseline).all() and np.isfinite(student).all()):
+        return PairedDifference("undefined", "a loss is not finite", 0, rows)
+    if groups.dtype.kind == "f" and not np.isfinite(groups).all():
+        return PairedDifference("undefined", "a day is not finite", 0, rows)
+    if not rows:
+        return PairedDifference("undefined", "no row", 0, 0)
+    place = np.unique(groups, return_inverse=True)[1]
+    size = np.bincount(place)
+    with np.errstate(all="ignore"):
+        day_means = [np.bincount(place, loss) / size for loss in (student, baseline, baseline - student)]
+        level = [float(np.mean(values)) for values in day_means]
+        influence = (day_means[2] - level[2]) / len(size)
+    if not (np.isfinite(level).all() and np.isfinite(influence).all()):
+        return PairedDifference("undefined", "the losses are too large to compute with", len(size), rows)
+    return _clustered(influence, level[0], level[1], level[2], rows)
+
+
+def _clustered(
+    influence: np.ndarray, student: float, baseline: float, difference: float, rows: int
+) -> PairedDifference:
+    """The t test of a difference whose day clusters have this influence, float (g,)."""
+    clusters = len(influence)
+    levels = (clusters, rows, student, baseline, difference)
+    if clusters < 2:
+        return PairedDifference("undefined", f"{clusters} day, fewer than two", *levels)
+    with np.errstate(all="ignore"):
+        error = math.sqrt(clusters / (clusters - 1) * float(np.sum(influence * influence)))
+    if not math.isfinite(error):
+        return PairedDifference("undefined", "the differences are too large to compute with", *levels)
+    if error <= _CONSTANT * max(abs(student), abs(baseline)):
+        return PairedDifference("undefined", "the difference does not vary between days", *levels)
+    df = clusters - 1
+    t = difference / error
+    half = float(stdtrit(df, 0.975)) * error
+    return PairedDifference(
+        "ok",
+        "",
+        *levels,
+        se=error,
+        t=t,
+        df=df,
+        p_two_sided=2.0 * float(stdtr(df, -abs(t))),
+        p_one_sided=float(stdtr(df, -t)),
+        ci95=(difference - half, difference + half),
+    )
+
+
+# --- one model
+
+
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Wilson's (1927) score interval of a binomial share.
+
+    Parameters
+    ----------
+    successes, n
+        Counts, ``0 <= successes <= n``.
+    confidence
+        Two-sided, inside (0, 1).
+
+    Returns
+    -------
+    tuple of float, or None
+        Lower and upper bound; None without a trial, or for counts that are not finite.
+
+    Raises
+    ------
+    UsageError
+        A confidence outside (0, 1), or successes that are no part of n.
+    """
+    if not 0.0 < confidence < 1.0:
+        raise UsageError(f"confidence {confidence}: give a number inside (0, 1)", confidence=confidence)
+    if not (math.isfinite(successes) and math.isfinite(n)) or n == 0:
+        return None
+    if not 0 <= successes <= n:
+        raise UsageError(f"{successes} of {n}: successes must lie between 0 and the number of trials")
+    z, share = float(ndtri(0.5 + confidence / 2)), successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def calibration(p: ArrayLike, y: ArrayLike, bins: int = 10, seed: int = 0) -> Calibration:
+    """Brier score with Murphy's parts, and the expected calibration error against its own null.
+
+    Equal-width bins ``(low, high]``, zero in the first. The null draws outcomes from the probabilities
+    themselves (parametric bootstrap, 999 draws); it takes rows as independent, so with rows that share a
+    day it is too narrow.
+
+    Parameters
+    ----------
+    p
+        float (n,), probabilities of the outcome 1.
+    y
+        (n,), outcomes, 0 or 1.
+    bins
+        Number of bins, at least 1.
+    seed
+        Of the null; the same seed gives the same numbers.
+
+    Raises
+    ------
+    UsageError
+        Arrays that differ in length or are not one-dimensional, a probability outside [0, 1], an
+        outcome other than 0 or 1, fewer than one bin.
+    """
+    predicted, outcome = np.asarray(p, np.float64), np.asarray(y, np.float64)
+    _same_rows(p=predicted, y=outcome)
+    if bins < 1:
+        raise UsageError(f"{bins} bins: give at least 1", bins=bins)
+    rows = len(predicted)
+    if not rows:
+        return Calibration("undefined", "no row", 0)
+    if not (np.isfinite(predicted).all() and np.isfinite(outcome).all()):
+        return Calibration("undefined", "a probability or an outcome is not finite", rows)
+    if np.any((predicted < 0.0) | (predicted > 1.0)):
+        raise UsageError("p: a value lies outside [0, 1]; give probabilities")
+    if np.any((outcome != 0.0) & (outcome != 1.0)):
+        raise UsageError("y: a value is neither 0 nor 1; give decided outcomes")
+
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    place = np.searchsorted(edges[1:-1], predicted, side="left")
+    filled, place, count = np.unique(place, return_inverse=True, return_counts=True)
+    weight = count / rows
+    mean_predicted = np.bincount(place, predicted) / count
+    observed = np.bincount(place, outcome) / count
+    base = float(np.mean(outcome))
+    brier = float(np.mean((predicted - outcome) ** 2))
+    reliability = float(np.sum(weight * (mean_predicted - observed) ** 2))
+    resolution = float(np.sum(weight * (observed - base) ** 2))
+    uncertainty = base * (1.0 - base)
+    scores = (rows, brier, reliability, resolution, uncertainty)
+    rest = brier - (reliability - resolution + uncertainty)
+    if uncertainty == 0.0:
+        return Calibration("undefined", "every outcome is of one class", *scores, within_bins=rest)
+
+    gap = np.abs(observed - mean_predicted)
+    ece = float(np.sum(weight * gap))
+    null = _ece_of_perfect_models(predicted, place, count, seed)
+    return Calibration(
+        "ok",
+        "",
+        *scores,
+        within_bins=rest,
+        ece=ece,
+        ece_rms=math.sqrt(float(np.sum(weight * gap * gap))),
+        ece_max=float(np.max(gap)),
+        ece_null_95=float(np.quantile(null, 0.95)),
+        ece_p=(1 + int(np.count_nonzero(null >= ece - _CONSTANT))) / (NULL_REPS + 1),
+        bins=tuple(
+            {
+                "low": round(float(edges[bin_]), 12),
+                "high": round(float(edges[bin_ + 1]), 12),
+                "count": int(count[at]),
+                "mean_predicted": float(mean_predicted[at]),
+                "observed_share": float(observed[at]),
+            }
+            for at, bin_ in enumerate(filled)
+        ),
+        seed=seed,
+    )
+
+
+def _ece_of_perfect_models(
+    predicted: np.ndarray, place: np.ndarray, count: np.ndarray, seed: int
+) -> np.ndarray:
+    """Calibration error of `NULL_REPS` outcomes drawn from the probabilities; float (reps,)."""
+    generator = np.random.default_rng(seed)
+    error = np.zeros(NULL_REPS)
+    for bin_, rows in enumerate(count):
+        inside = predicted[place == bin_]
+        if rows <= _EXACT_ROWS:
+            surplus = np.count_nonzero(generator.random((NULL_REPS, rows)) < inside, axis=1) - inside.sum()
+        else:
+            deviation = math.sqrt(float(np.sum(inside * (1.0 - inside))))
+            surplus = generator.normal(0.0, deviation, NULL_REPS)
+        error += np.abs(surplus)
+    return error / len(predicted)
+
+
+def _same_rows(**arrays: np.ndarray) -> None:
+    if len({array.shape for array in arrays.values()}) > 1 or any(
+        array.ndim != 1 for array in arrays.values()
+    ):
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise UsageError(f"{shapes}: give one-dimensional arrays of one length, one value a row")
