@@ -27,6 +27,7 @@ from sqkit.research.figure_style import (
     png_bytes,
     style,
 )
+from sqkit.research.paired_statistics import wilson_interval
 
 __all__ = [
     "calibration_curve",
@@ -126,8 +127,10 @@ def calibration_curve(probability_up: ArrayLike, outcomes: ArrayLike, *, bins: i
     count = np.bincount(place, minlength=bins)
     filled = count > 0
     predicted = np.bincount(place, weights=p, minlength=bins)[filled] / count[filled]
-    realised = np.bincount(place, weights=up, minlength=bins)[filled] / count[filled]
-    low, high = _wilson(realised, count[filled])
+    rises = np.bincount(place, weights=up, minlength=bins)[filled]
+    realised = rises / count[filled]
+    bounds = [wilson_interval(k, n) or (0.0, 1.0) for k, n in zip(rises, count[filled], strict=True)]
+    low, high = np.array(bounds).T
     with style():
         figure = new_figure()
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -155,14 +158,6 @@ def calibration_curve(probability_up: ArrayLike, outcomes: ArrayLike, *, bins: i
         bottom.set_ylabel("rows")
         bottom.set_xlabel("predicted probability of up")
     return figure
-
-
-def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval at 95 % for a binomial share (Wilson 1927)."""
-    z = 1.959963984540054
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return middle - half, middle + half
 
 
 def confusion_matrix(calls: ArrayLike, outcomes: ArrayLike) -> Figure:
