@@ -22,6 +22,7 @@ from cyclopts import App, CycloptsError, Parameter
 import sqkit
 from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import canonical_json
+from sqkit.leaving import leave
 from sqkit.versions import tidy_clock
 
 if TYPE_CHECKING:
@@ -576,6 +577,13 @@ def _report_verdict(verdict: Any, as_json: bool) -> int:
     return int(verdict.exit_code)
 
 
+def run() -> None:
+    """The command itself: `main`, then an exit that no library's thread can turn into a crash."""
+    try:
+        main()
+    except SystemExit as leaving:
+        leave(leaving.code if isinstance(leaving.code, int) else 1)
+
+
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUTF8", "1")
-    main()
+    run()

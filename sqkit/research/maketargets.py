@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import read_json
+from sqkit.leaving import leave
 from sqkit.model_file import MODEL_TYPES, STUDENT_FILE
 from sqkit.research.distil import DEFAULT_MODEL_TYPE
 from sqkit.research.progress import say
@@ -161,4 +162,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
