@@ -40,9 +40,11 @@ from sqkit.checklist_rules import (
     Verdict,
     criteria_of,
     recommend,
+    thresholds_passed,
     unrounded_deltas,
 )
 from sqkit.errors import ChecklistInputError
+from sqkit.evidence_grade import evidence_grade, is_graded
 
 __all__ = [
     "INSUFFICIENT_EVIDENCE",
@@ -100,8 +102,9 @@ def generate_promotion_checklist(
         ``{"name", "status", "blocking", "note"}`` each; a blocking item passes with status
         ``pass`` only.
     evidence
-        ``grade`` (``none`` to ``strong``) and ``records``, each with at least ``name``; one
-        named ``no_harm...`` rejects when its status is ``fail`` or its ``ci`` lies below zero.
+        ``records``, each with at least ``name``; one named ``no_harm...`` rejects when its
+        status is ``fail`` or its ``ci`` lies below zero. The grade follows from them
+        (`sqkit.evidence_grade`); ``grade`` is read only where no record can be graded.
         It may also hold ``summary`` (a line printed under the verdict), ``would_suffice`` (a
         line said when the grade is too low), ``notes`` (lines that decide nothing, added to
         ``verdict_reasons``), ``incumbent_model`` (a path) and ``context`` (rows
@@ -136,6 +139,7 @@ def generate_promotion_checklist(
     plain = plain_json(inputs, "checklist")
     derived = _derive(plain)
     plain["evidence"]["deltas"] = derived.pop("evidence_deltas")
+    plain["evidence"]["grade"] = derived.pop("evidence_grade")
     head = {name: plain.pop(name) for name in _HEAD}
     return {**head, **derived, **plain}
 
@@ -169,7 +173,8 @@ def differences(checklist: Mapping[str, Any]) -> list[str]:
     """
     plain = plain_json(checklist, "checklist")
     derived = _derive(plain)
-    said = {**plain, "evidence_deltas": plain["evidence"].get("deltas")}
+    stored = plain["evidence"]
+    said = {**plain, "evidence_deltas": stored.get("deltas"), "evidence_grade": stored.get("grade")}
     return [
         f"{name}: the checklist says {json.dumps(said.get(name))}, its inputs give {json.dumps(value)}"
         for name, value in derived.items()
@@ -213,7 +218,18 @@ def _derive(plain: Mapping[str, Any]) -> dict[str, Any]:
         "reason": verdict.reason,
         "verdict_reasons": [*verdict.verdict_reasons, *plain["evidence"].get("notes", [])],
         "evidence_deltas": unrounded,
+        "evidence_grade": _grade(plain, policy),
     }
+
+
+def _grade(plain: Mapping[str, Any], policy: Policy) -> str:
+    """The grade that the records earn under this policy; a stated one only where none can be graded."""
+    evidence = plain["evidence"]
+    records = named_items(evidence.get("records"), "evidence records", ())
+    if not is_graded(records):
+        return str(evidence.get("grade"))
+    passed = thresholds_passed(plain["candidate_metrics"], plain["baseline_metrics"], policy)
+    return evidence_grade(records, thresholds_passed=passed)
 
 
 def _verdict(plain: Mapping[str, Any]) -> Verdict:
@@ -226,18 +242,20 @@ def _verdict(plain: Mapping[str, Any]) -> Verdict:
         raise ChecklistInputError("checklist evidence and digests must be objects; validate the model again")
     stored = evidence.get("adequacy")
     adequacy = Adequacy.from_dict(stored) if stored is not None else None
-    grade = evidence.get("grade")
+    policy = Policy.from_dict(plain["policy"])
+    candidate, baseline = metrics_from_elsewhere(plain["candidate_metrics"], plain["baseline_metrics"])
+    grade = _grade({**plain, "candidate_metrics": candidate, "baseline_metrics": baseline}, policy)
     if adequacy is None and (grade != "none" or digests.get("predictions")):
         raise ChecklistInputError(
             "evidence adequacy is absent although there are predictions; count session days and calls"
         )
     return recommend(
-        candidate=plain["candidate_metrics"],
-        baseline=plain["baseline_metrics"],
-        policy=Policy.from_dict(plain["policy"]),
+        candidate=candidate,
+        baseline=baseline,
+        policy=policy,
         adequacy=adequacy,
         integrity=named_items(plain["integrity"], "integrity", ("status", "blocking", "note")),
-        grade=str(grade),
+        grade=grade,
         records=named_items(evidence.get("records"), "evidence records", ()),
         would_suffice=str(evidence.get("would_suffice") or ""),
     )

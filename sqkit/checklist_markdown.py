@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
+
+from sqkit.checklist_tables import digest_section, evidence_section, inline, integrity_section, table
 
 TOLERANCE: Final = 1e-12
 """Rounding error that still counts as having reached a threshold."""
@@ -27,13 +29,9 @@ _METRIC_LINES: Final = (
     ("Max Drawdown", "max_drawdown"),
     ("Win Rate", "win_rate"),
 )
-_COUNTS: Final = (
-    ("session_days", "session days"),
-    ("day_clusters", "session days with a directional call"),
-    ("candidate_calls", "directional calls of the candidate"),
-    ("baseline_calls", "directional calls of the baseline"),
-)
-_DIGESTS: Final = ("model", "baseline", "incumbent", "data", "predictions")
+ALL_SYMBOLS: Final = "stability.symbols"
+"""The evidence record behind the first box."""
+
 BOXES: Final = (
     "Validation criteria met for all symbols",
     "Out-of-sample period representative (recent 3 months)",
@@ -59,13 +57,13 @@ def render_markdown(checklist: Mapping[str, Any]) -> str:
         _performance(checklist),
         _criteria_section(checklist),
         _verdict_section(checklist),
-        _evidence_section(checklist["evidence"]),
-        _integrity_section(checklist["integrity"]),
-        ["## Pre-Deployment Checklist", "", *(f"- [ ] {box}" for box in BOXES)],
+        evidence_section(checklist["evidence"]),
+        integrity_section(checklist["integrity"]),
+        _boxes(checklist["evidence"]),
         _sign_offs(checklist["policy"]["required_approvals"]),
         _promotion_commands(checklist),
         _rollback(checklist),
-        _digests(checklist["digests"]),
+        digest_section(checklist["digests"]),
     )
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
@@ -99,16 +97,16 @@ def _header(checklist: Mapping[str, Any]) -> list[str]:
     return [
         "# Student Model Promotion Checklist",
         "",
-        f"**Recommendation**: {checklist['recommendation']} — {_inline(checklist['reason'])}",
+        f"**Recommendation**: {checklist['recommendation']} — {inline(checklist['reason'])}",
         "",
-        *([_inline(evidence["summary"]), ""] if evidence.get("summary") else []),
+        *([inline(evidence["summary"]), ""] if evidence.get("summary") else []),
         f"**Model**: {_code(checklist['candidate_model'])}",
         f"**Generated**: {checklist['timestamp'].replace('T', ' ').removesuffix('Z')}",
-        f"**Validation Period**: {_inline(period['start'])} to {_inline(period['end'])}",
+        f"**Validation Period**: {inline(period['start'])} to {inline(period['end'])}",
         f"**Baseline**: {_baseline(checklist)}",
         "",
         f"- Incumbent (in production when this was validated): {_incumbent(checklist)}",
-        f"- Symbols: {_inline(', '.join(period['symbols'])) if period['symbols'] else 'n/a'}",
+        f"- Symbols: {inline(', '.join(period['symbols'])) if period['symbols'] else 'n/a'}",
         f"- Dates are the market's session dates{f' ({zone})' if zone else ''}, both ends included; "
         "the time above is UTC.",
     ]
@@ -118,7 +116,7 @@ def _baseline(checklist: Mapping[str, Any]) -> str:
     runtime = checklist["runtime"]
     strategy = runtime.get("strategy") or runtime.get("strategy_parameters", {}).get("strategy")
     if checklist["baseline_model"] is None and strategy:
-        return f"baseline rule ({_inline(strategy)})"
+        return f"baseline rule ({inline(strategy)})"
     return _code(checklist["baseline_model"])
 
 
@@ -154,7 +152,7 @@ def _performance(checklist: Mapping[str, Any]) -> list[str]:
         lines.append(f"- **{words}**: {_optional(deltas[name], absolute=False, signed=True)}")
     context = checklist["evidence"].get("context")
     if context:
-        lines += ["", "### Beside These Figures", "", *_table(context, ("figure", "candidate", "baseline"))]
+        lines += ["", "### Beside These Figures", "", *table(context, ("figure", "candidate", "baseline"))]
     return lines
 
 
@@ -204,50 +202,27 @@ def _criteria(
 
 
 def _verdict_section(checklist: Mapping[str, Any]) -> list[str]:
-    said = [f"- {_inline(line)}" for line in checklist["verdict_reasons"]]
+    said = [f"- {inline(line)}" for line in checklist["verdict_reasons"]]
     return ["## Verdict Reasons", "", *(said or ["Nothing beside the recommendation above."])]
 
 
-def _evidence_section(evidence: Mapping[str, Any]) -> list[str]:
-    lines = ["## Evidence", "", f"Grade: **{_inline(evidence['grade'])}**", ""]
-    adequacy = evidence.get("adequacy")
-    if adequacy is None:
-        lines.append("Adequacy: waived, there are no predictions.")
-    else:
-        rows = [{"counted on the window": words, "count": adequacy[name]} for name, words in _COUNTS]
-        lines += _table(rows, ("counted on the window", "count"))
-    if evidence["records"]:
-        rows = [_record_row(record) for record in evidence["records"]]
-        lines += ["", *_table(rows, list(rows[0]))]
-    return lines
-
-
-def _record_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    interval = record.get("ci")
-    return {
-        "check": record["name"],
-        "kind": record.get("kind"),
-        "status": record.get("status"),
-        "estimate": record.get("estimate"),
-        "interval": " .. ".join(_inline(bound) for bound in interval) if interval else None,
-        "p": record.get("p_value"),
-        "method": record.get("method"),
-    }
-
-
-def _integrity_section(integrity: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not integrity:
-        return ["## Integrity", "", "No item was checked."]
-    rows = [
-        {**item, "item": item["name"], "kind": "advisory" if item["blocking"] is False else "blocking"}
-        for item in integrity
-    ]
-    return ["## Integrity", "", *_table(rows, ("item", "status", "kind", "note"))]
+def _boxes(evidence: Mapping[str, Any]) -> list[str]:
+    """The user's boxes; the first is ticked by the evidence, which names the weak symbols beside it."""
+    found = next((record for record in evidence["records"] if record["name"] == ALL_SYMBOLS), None)
+    first, *others = BOXES
+    ticked = found is not None and found.get("status") == "pass"
+    line = f"- [{'x' if ticked else ' '}] {first}"
+    if found is not None:
+        params = found.get("params", {})
+        for words in ("significantly_worse", "weak", "undefined"):
+            if params.get(words):
+                line += f"; {words.replace('_', ' ')}: {inline(', '.join(params[words]))}"
+    return ["## Pre-Deployment Checklist", "", line, *(f"- [ ] {box}" for box in others)]
 
 
 def _sign_offs(roles: Iterable[str]) -> list[str]:
     titles = [_ROLE_TITLES.get(role, role.replace("_", " ").title()) for role in roles]
-    boxes = [f"- [ ] **{_inline(title)}**: {_SIGNATURE}" for title in titles]
+    boxes = [f"- [ ] **{inline(title)}**: {_SIGNATURE}" for title in titles]
     return ["## Approval Sign-offs", "", *(boxes or ["No approval is required by the policy."])]
 
 
@@ -313,24 +288,6 @@ def _rollback(checklist: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _digests(digests: Mapping[str, Any]) -> list[str]:
-    """The named ones first, then any other by name: the same page from memory and from the file."""
-    rows: list[dict[str, Any]] = []
-    for name in [*_DIGESTS, *sorted(set(digests) - set(_DIGESTS))]:
-        value = digests.get(name)
-        if isinstance(value, Mapping):
-            rows += [{"of": f"{name}: {part}", "SHA-256": value[part]} for part in sorted(value)]
-        else:
-            rows.append({"of": name, "SHA-256": value})
-    return ["## Digests", "", *_table(rows, ("of", "SHA-256"))]
-
-
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    """Rows as a Markdown table; null prints n/a."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(_inline(row.get(name)) for name in columns) + " |" for row in rows]
-
-
 def _mark(passed: bool) -> str:
     return "✅" if passed else "❌"
 
@@ -373,14 +330,3 @@ def _code(text: str | None) -> str:
     longest = max((len(run) for run in re.findall("`+", plain)), default=0)
     fence, pad = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{pad}{plain}{pad}{fence}"
-
-
-def _inline(value: Any) -> str:
-    """Any value on one line, harmless inside a table or a paragraph."""
-    if value is None:
-        return "n/a"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = " ".join(str(value).split())
-    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("|", "\\|")

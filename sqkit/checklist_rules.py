@@ -224,6 +224,14 @@ def _undefined_criteria(
     return [f"{criterion.title} is undefined" for criterion in criteria if criterion.reached is None]
 
 
+def thresholds_passed(
+    candidate: Mapping[str, float | None], baseline: Mapping[str, float | None], policy: Policy
+) -> bool:
+    """Whether the uplift thresholds are reached, as the policy combines them; undefined is not reached."""
+    criteria = criteria_of(unrounded_deltas(candidate, baseline, policy), policy)
+    return all(c.reached is not None for c in criteria) and not _missed_criteria(criteria, policy)
+
+
 def _missed_criteria(criteria: Sequence[Criterion], policy: Policy) -> list[str]:
     passed = [criterion.passed for criterion in criteria]
     if all(passed) if policy.require_all_criteria else any(passed):

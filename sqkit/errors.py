@@ -28,7 +28,10 @@
     ├── OutputError               a folder that cannot be written, a full disk
     ├── IntegrityError            exit 4: what was seen, changed or mixed must not be judged
     │   ├── WindowOverlap         the validation window overlaps what the model has seen
-    │   └── ArtifactChanged       a stored artifact is missing or differs from its digest
+    │   ├── ArtifactChanged       a stored artifact is missing or differs from its digest
+    │   ├── LabelsInFold          soft labels from a teacher that had seen the answers
+    │   ├── LedgerBroken          the trial ledger was edited, cut or deleted
+    │   └── HoldoutSealed         sealed days were asked for outside a validation
     ├── ConflictError             exit 5: something else is there already
     └── NotebookError             exit 6
         ├── NotebookFailed        a cell failed, the kernel died or ran out of time
@@ -173,6 +176,18 @@ class WindowOverlap(IntegrityError):
 
 class ArtifactChanged(IntegrityError):
     """A stored artifact is missing or differs from its recorded digest."""
+
+
+class LabelsInFold(IntegrityError):
+    """Soft labels come from a teacher that had seen the rows it labels."""
+
+
+class LedgerBroken(IntegrityError):
+    """The trial ledger was edited, cut short or deleted: how often a window was looked at is not known."""
+
+
+class HoldoutSealed(IntegrityError):
+    """Sealed days were asked for outside a validation."""
 
 
 class ConflictError(SqkitError):

@@ -63,6 +63,16 @@ class TrainingWindow(BaseModel):
     end: Date
 
 
+class OutOfFold(BaseModel):
+    """How it was checked that no soft label came from a teacher that had seen the row's answer."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    blocks: Annotated[int, Field(ge=2)]
+    refitted_block: Annotated[int, Field(ge=0)]
+    largest_difference: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
 class StudentMetadata(BaseModel):
     """What a student's file says about itself; every key must be there and none beside them."""
 
@@ -84,6 +94,8 @@ class StudentMetadata(BaseModel):
     teacher_digest: Digest
     training_window: TrainingWindow
     last_label_end: Text
+    training_base_rate: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+    out_of_fold: OutOfFold
     symbols: Annotated[tuple[Text, ...], Field(min_length=1)]
     data_digest: Digest
     seed: Annotated[int, Field(ge=0)]

@@ -84,6 +84,11 @@ def run_time(environ: Mapping[str, str], now: dt.datetime | None = None) -> dt.d
     return moment
 
 
+def decision_time(environ: Mapping[str, str] | None = None) -> str:
+    """The time a checklist or the trial ledger names: `run_time` in whole seconds, ``...T15:30:00Z``."""
+    return run_time(os.environ if environ is None else environ).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def tidy_clock(environ: MutableMapping[str, str]) -> None:
     """Refuse a bad SOURCE_DATE_EPOCH before libraries stumble over it; an empty one counts as unset."""
     if not environ.get("SOURCE_DATE_EPOCH", "unset"):

@@ -166,7 +166,7 @@ def validate(
     **plan: Any,
 ) -> ValidationBacktest:
     """Plan and run a validation of a student; every artifact goes to `output`."""
-    settings = settings or settings_of(output)
+    settings = settings or settings_of(output.with_name(f"{output.name}@home"))
     return run_validation(plan_validation(str(market.students[kind]), settings=settings, **plan), output)
 
 

@@ -33,6 +33,8 @@ def small_metadata(**changes: Any) -> dict[str, Any]:
         "teacher_digest": "0" * 64,
         "training_window": {"start": "2003-01-02", "end": "2009-12-31"},
         "last_label_end": "2009-12-31T21:00:00Z",
+        "training_base_rate": 0.5,
+        "out_of_fold": {"blocks": 5, "refitted_block": 0, "largest_difference": 0.0},
         "symbols": ["AAA"],
         "data_digest": "1" * 64,
         "seed": 7,

@@ -102,7 +102,17 @@ def store(
                 write_predictions(folder / TELEMETRY_FOLDER, RecordFile(symbol, role, version, columns))
             )
             files.append(write_trades(folder / TELEMETRY_FOLDER, RecordFile(symbol, role, version, nothing)))
-    parts = ("daily_returns", "digests", "metrics", "short_history", "training_window")
+    parts = (
+        "daily_returns",
+        "digests",
+        "interval",
+        "metrics",
+        "models",
+        "prefix_invariance",
+        "short_history",
+        "training_window",
+        "trials",
+    )
     results: dict[str, Any] = {name: {} for name in parts}
     results |= {"baseline_model": None, "candidate_model": "m.onnx", "incumbent_model": None}
     results |= {"notes": [], "tradable": True, "untrained_symbols": [], "files": files}

@@ -260,14 +260,17 @@ def test_evidence_integrity_and_digests_are_shown() -> None:
         "kind": "blocking",
         "status": "pass",
         "estimate": 0.0123456,
-        "ci": [None, 0.5],
+        "ci": [-0.01, 0.5],
         "p_value": 0.004,
-        "method": "paired t",
+        "unit": "share",
+        "n": {"clusters": 63, "rows": 6300},
+        "note": "",
     }
+    advice = {"name": "dsr", "kind": "advisory", "status": "fail", "estimate": 0.61, "p_value": None}
     text = page(
         evidence={
             "grade": "moderate",
-            "records": [record],
+            "records": [record, advice],
             "summary": "Brier p = .004; grade MODERATE",
             "context": [{"figure": "coverage", "candidate": 0.25, "baseline": None}],
             "notes": ["FB: short history, 155 scored sessions"],
@@ -276,7 +279,9 @@ def test_evidence_integrity_and_digests_are_shown() -> None:
     )
 
     assert text.splitlines()[4] == "Brier p = .004; grade MODERATE"
-    assert "| loss_diff | blocking | pass | 0.01235 | n/a .. 0.5 | 0.004 | paired t |" in text
+    deciding, advisory = text.split("Advice: none of these changes the verdict.")
+    assert "| loss_diff | pass | +1.2% | -1.0% .. +50.0% | .004 | share | 63 days | n/a |" in deciding
+    assert "| dsr | fail | +0.61 | n/a | n/a | n/a | n/a | n/a |" in advisory
     assert "| coverage | 0.25 | n/a |" in text
     assert "| parity | not_run | advisory | no engine \\| yet |" in text
     assert "| session days with a directional call | 61 |" in text

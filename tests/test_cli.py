@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from sqkit.metrics import METRIC_KEYS
+from sqkit.research.planted import planted_market, write_market
 from tests.project import Project
 
 CANDIDATE = dict(zip(METRIC_KEYS, (0.712, 0.668, 0.687, 1.85, 0.142, 0.083, 0.583), strict=True))
 BASELINE = dict(zip(METRIC_KEYS, (0.685, 0.632, 0.654, 1.72, 0.118, 0.091, 0.557), strict=True))
-COMMANDS = {"train-teacher", "train-student", "validate", "checklist", "report", "inspect", "doctor", "data"}
+COMMANDS = {
+    *("train-teacher", "train-student", "validate", "checklist", "report", "inspect", "doctor", "data"),
+    *("verify", "policy", "lookahead", "holdout"),
+}
 
 
 @pytest.fixture
@@ -35,9 +39,12 @@ def _checklist(project: Project, *words: str, **environment: str) -> tuple[int, 
 def test_help_names_every_command(project: Project) -> None:
     """``sqkit --help`` lists what there is and nothing else."""
     run = project.sqkit("--help")
+    listed = {
+        line.split()[1] for line in run.stdout.splitlines() if line.startswith("│ ") and line[2] not in " -"
+    }
 
     assert run.returncode == 0
-    assert all(f" {name} " in run.stdout for name in COMMANDS)
+    assert listed == COMMANDS
 
 
 def test_metrics_from_elsewhere_carry_no_evidence(project: Project) -> None:
@@ -237,3 +244,69 @@ def test_importing_again_says_what_is_replaced(project: Project) -> None:
     assert "replaces" not in project.sqkit(*words).stdout
     assert "replaces 5 stored bars" in project.sqkit(*words).stdout
     assert project.sqkit("data", "import", "A.csv", "--symbol", "", "--market", "us").returncode == 2
+
+
+LOOKS_AHEAD = """
+import pandas as pd
+
+def centred(frame):
+    return pd.DataFrame({"smooth": frame["close"].rolling(5, center=True).mean(), "move": frame["close"].diff()})
+
+def honest(frame):
+    return pd.DataFrame({"smooth": frame["close"].rolling(5).mean()})
+"""
+
+
+def test_lookahead_exits_one_when_a_column_knows_the_future(project: Project) -> None:
+    """A user's own function on a user's own file: exit 1 and the column, exit 0, or exit 2 in one line."""
+    write_market(planted_market(1, 1, 300, "1d", 0.0), project.root / "bars")
+    (project.root / "mine.py").write_text(LOOKS_AHEAD)
+    words = ("--bars", "bars", "--market", "us")
+
+    biased = project.sqkit("lookahead", "mine:centred", *words)
+    honest = project.sqkit("lookahead", "./mine.py:honest", *words, "--json")
+    shipped = project.sqkit("lookahead", "swing_v1", *words)
+    unknown = project.sqkit("lookahead", "mine:centered", *words)
+
+    assert (biased.returncode, honest.returncode, shipped.returncode) == (1, 0, 0), biased.stderr
+    assert "smooth" in biased.stdout
+    assert "look-ahead in 1 of 2 columns" in biased.stdout
+    assert json.loads(honest.stdout)["ok"] is True
+    assert (unknown.returncode, len(unknown.stderr.splitlines())) == (2, 1)
+    assert "centred" in unknown.stderr
+
+
+def test_sealed_days_are_listed(project: Project) -> None:
+    """Days are sealed once, listed for people and programs, and by strategy."""
+    words = ("holdout", "set", "--strategy", "swing", "--start", "2024-01-01", "--end", "2024-03-31")
+
+    assert project.sqkit("holdout", "list").stdout == "no sealed days\n"
+    assert [project.sqkit(*words).returncode for _ in range(2)] == [0, 0]
+    assert project.json("holdout", "list") == {
+        "openings": [],
+        "sealed": [{"strategy": "swing", "start": "2024-01-01", "end": "2024-03-31"}],
+    }
+    assert project.json("holdout", "list", "--strategy", "intraday")["sealed"] == []
+    assert "2024-01-01 to 2024-03-31" in project.sqkit("holdout", "list").stdout
+
+
+def test_days_that_cannot_be_sealed_are_refused(project: Project) -> None:
+    """No dates, no such date and a window that ends before it starts: exit 2, and nothing is sealed."""
+    sealing = ("holdout", "set", "--strategy", "swing")
+    for words in (
+        (),
+        ("--start", "2024-02-30", "--end", "2024-03-31"),
+        ("--start", "2024-04-01", "--end", "2024-03-31"),
+    ):
+        run = project.sqkit(*sealing, *words)
+        assert (run.returncode, len(run.stderr.splitlines())) == (2, 1)
+    assert project.files() == {"candidate.json", "baseline.json"}
+
+
+def test_a_deleted_ledger_is_exit_four(project: Project) -> None:
+    """Sealed days do not come free by deleting the file that remembers them."""
+    project.sqkit("holdout", "set", "--strategy", "swing", "--start", "2024-01-01", "--end", "2024-03-31")
+    (project.root / "data/models/trials.jsonl").unlink()
+    run = project.sqkit("holdout", "list")
+
+    assert (run.returncode, len(run.stderr.splitlines()), run.stdout) == (4, 1, "")

@@ -25,11 +25,11 @@ from sqkit.research.decision import (
     DECISION_ARTIFACTS,
     checklist_page,
     decide,
-    decision_time,
     policy_with,
     validated_folder,
 )
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
+from sqkit.versions import decision_time
 from tests.market import (
     DECIDED_AT,
     Market,
@@ -60,13 +60,13 @@ class TestRecommendation:
         assert exit_code(checklist) == 0
         assert checklist["validation_results"]["all_criteria_pass"]
 
-    def test_no_evidence_yet(self, validated: Path, tmp_path: Path) -> None:
-        """The same run under the default policy is INSUFFICIENT_EVIDENCE: every grade is none so far."""
+    def test_thresholds_alone_are_weak(self, validated: Path, tmp_path: Path) -> None:
+        """The same run under the default policy is INSUFFICIENT_EVIDENCE: its precision is not proven."""
         checklist = verdict(validated, tmp_path)
         assert checklist["recommendation"] == "INSUFFICIENT_EVIDENCE"
         assert exit_code(checklist) == 3
         assert checklist["validation_results"]["all_criteria_pass"]
-        assert "evidence grade none is below moderate" in checklist["reason"].lower()
+        assert "evidence grade weak is below moderate" in checklist["reason"].lower()
 
     @pytest.mark.parametrize("min_evidence", ["none", "moderate"])
     @pytest.mark.parametrize(
@@ -150,18 +150,34 @@ class TestWhatItSays:
         assert checklist["policy"] == policy_of().to_dict()
 
     def test_integrity_holds_only_what_was_checked(self, validated: Path, tmp_path: Path) -> None:
-        """The items that were really checked pass; parity is advisory and was not run."""
+        """Every item of the gate was checked and passes; parity is advisory and was not run."""
         items = {item["name"]: item for item in verdict(validated, tmp_path)["integrity"]}
-        assert set(items) == {"time_order", "identical_rows", "distinct_models", "parity"}
+        assert set(items) == {
+            "time_order",
+            "prefix_invariance",
+            "identical_rows",
+            "distinct_models",
+            "out_of_fold_teacher",
+            "model_fits_run",
+            "trial_ledger",
+            "parity",
+        }
         assert items["parity"]["status"] == "not_run"
         assert items["parity"]["blocking"] is False
         assert all(item["status"] == "pass" for name, item in items.items() if name != "parity")
 
     def test_evidence(self, validated: Path, tmp_path: Path) -> None:
-        """Grade none, no record, the unrounded deltas beside, and figures of acted-on rows as context."""
+        """Records and their plain line, the unrounded deltas beside, and figures of acted-on rows as context."""
         evidence = verdict(validated, tmp_path)["evidence"]
         accuracy = read_json(validated / ACCURACY_FILE)
-        assert (evidence["grade"], evidence["records"]) == ("none", [])
+        records = {record["name"]: record for record in evidence["records"]}
+        assert len(records) == len(evidence["records"])
+        assert records["first_model.precision"]["kind"] == "blocking"
+        assert records["precision_difference.all_rows"]["estimate"] == pytest.approx(
+            evidence["deltas"]["precision_uplift"]
+        )
+        assert "first model, no incumbent" in evidence["summary"]
+        assert evidence["summary"].endswith(f"grade {evidence['grade'].upper()}")
         assert evidence["deltas"]["hit_ratio_uplift"] == pytest.approx(
             accuracy["candidate"]["all_rows"]["hit_ratio"] - accuracy["baseline"]["all_rows"]["hit_ratio"]
         )
@@ -379,7 +395,7 @@ class TestPlaces:
         assert validated_folder(str(model), staging) == staging
 
     def test_it_needs_no_notebook(self, validated: Path, tmp_path: Path) -> None:
-        """Deciding loads neither papermill nor nbconvert, Jupyter, matplotlib or our notebook runner."""
+        """Deciding loads neither papermill nor nbconvert, Jupyter or our notebook runner (arch loads matplotlib)."""
         script = (
             "import sys, json\n"
             "from pathlib import Path\n"
@@ -392,7 +408,7 @@ class TestPlaces:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         loaded = set(json.loads(done.stdout))
-        strangers = ("papermill", "nbconvert", "nbformat", "nbclient", "IPython", "matplotlib", "scrapbook")
+        strangers = ("papermill", "nbconvert", "nbformat", "nbclient", "IPython", "scrapbook")
         assert not loaded & {*strangers, "sqkit.research.notebooks", "sqkit.research.reports", "sqkit.cli"}
         assert read_json(tmp_path / CHECKLIST_FILE) == decide(
             validated, tmp_path / "here", policy_of(), DECIDED_AT

@@ -153,6 +153,8 @@ BROKEN: dict[str, Any] = {
     "teacher_digest": None,
     "training_window": {"start": "2010-01-02", "end": "2009-12-31"},
     "last_label_end": "2009-12-31",
+    "training_base_rate": 1.0,
+    "out_of_fold": {"blocks": 5, "refitted_block": 0},
     "symbols": [],
     "data_digest": 1,
     "seed": 1.5,

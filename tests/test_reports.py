@@ -40,6 +40,8 @@ SUMMARY = {
     "symbols": ["ALPHA", "BETA"],
     "recommendation": "REJECT",
     "reason": "precision uplift 1.2% < 2.0% | and <more>",
+    "grade": "weak",
+    "trials": {"n_trials": 1, "ledger_lines": 2, "ledger_head": "a" * 64},
 }
 
 
@@ -480,7 +482,7 @@ def test_the_index_lists_every_run_newest_first(report: Path, tmp_path: Path) ->
     assert r"precision uplift 1.2% &lt; 2.0% \| and &lt;more> | [validate]" in markdown
     assert "trained, not validated yet" in page.texts
     assert "| intraday |" in markdown
-    assert all(line.count(" | ") == 7 for line in markdown.splitlines() if line.startswith("| 20"))
+    assert all(line.count(" | ") == 8 for line in markdown.splitlines() if line.startswith("| 20"))
     before = text, markdown
     build_index(reports)
     assert before == ((reports / "index.html").read_text(), (reports / "index.md").read_text())

@@ -218,7 +218,7 @@ MAPPED: dict[str, Callable[[Figures], Figures]] = {
 UNMAPPED: dict[str, str] = {
     "llz.": "the 2026 PSR (variance at SR0, AR(1)); sqkit's PSR and DSR follow 2012 and 2014",
     "sharpe_diff.closed_form_63.boot": "the table does not hold the series",
-    "arch.": "arch's own function: the block length is looked up by the caller of sharpe_difference",
+    "arch.": "rounded up by many_trials.block_length, whose own test holds arch.block_length_ar1",
     "mcnemar.": "statsmodels' own function: compares accuracy on independent rows, advisory at best",
     "precision.paired.DTComPair": "scores for independent rows; sqkit clusters by day",
     "cluster_se.": "statsmodels' own two-way clustered regression",

@@ -320,11 +320,13 @@ class TestStudent:
             "last_label_end",
         ):
             assert metadata[key] == teacher.metadata[key]
+        assert metadata["out_of_fold"] == {"blocks": 5, "refitted_block": 0, "largest_difference": 0.0}
         assert (metadata["created_by"], metadata["model_type"], metadata["seed"]) == ("me", "logistic", 5)
         assert metadata["class_order"] == ["DOWN", "UP"]
         features = student_set("swing")
         assert metadata["feature_names"] == list(features.columns)
         labels = teacher.soft_labels
+        assert metadata["training_base_rate"] == np.mean(labels["outcome"] == UP)
         seen = []
         for index, name in enumerate(teacher.metadata["symbols"]):
             at = np.isin(bars[name].timestamp_ns, labels["bar_time"][labels["symbol_index"] == index])

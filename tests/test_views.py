@@ -191,10 +191,8 @@ class TestValidationPages:
         digests = {row["of"]: row["SHA-256"] for row in views.digest_rows(checklist)}
         assert digests["baseline"] == digests["incumbent"] == NOTHING
         assert len(digests["model"]) == 64
-        assert (
-            views.evidence_line(checklist)
-            == "Evidence grade: **none**; the policy asks for at least **none**."
-        )
+        line = views.evidence_line(checklist)
+        assert line == f"{checklist['evidence']['summary']}. The policy asks for at least **none**."
 
     def test_remarks(self, results: dict[str, Any]) -> None:
         """Short history, untrained symbols, an index and what the data said each have a line; nothing, a line that says so."""

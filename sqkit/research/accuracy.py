@@ -16,6 +16,7 @@ from sqkit.errors import ArtifactChanged
 from sqkit.files import read_json
 from sqkit.metrics import accuracy_metrics
 from sqkit.records import FLAT, REASON_CODES, UNKNOWN
+from sqkit.research.paired_rows import PairedRows
 from sqkit.research.telemetry import RecordFile, file_name, read_records
 from sqkit.strategy import rule_calls
 
@@ -29,12 +30,16 @@ _RESULT_PARTS: Final = (
     "digests",
     "files",
     "incumbent_model",
+    "interval",
     "metrics",
+    "models",
     "notes",
+    "prefix_invariance",
     "runtime",
     "short_history",
     "tradable",
     "training_window",
+    "trials",
     "untrained_symbols",
     "validation_period",
 )
@@ -111,19 +116,19 @@ class AccuracyAnalyzer:
             self._require_identical_rows(symbol)
 
     def _require_identical_rows(self, symbol: str) -> None:
-        try:
-            candidate, baseline = self._records[symbol, "candidate"], self._records[symbol, "baseline"]
-        except KeyError as missing:
-            raise ArtifactChanged(
-                f"{symbol}: no prediction file is listed for {missing.args[0][1]}"
-            ) from None
-        for role in ("candidate", "baseline"):
-            if (symbol, role) not in self._trades:
-                raise ArtifactChanged(f"{symbol}: no trade file is listed for {role}", symbol=symbol)
-        if not np.array_equal(candidate.columns["bar_time"], baseline.columns["bar_time"]):
+        for kind, kept in (("prediction", self._records), ("trade", self._trades)):
+            for role in ("candidate", "baseline"):
+                if (symbol, role) not in kept:
+                    raise ArtifactChanged(f"{symbol}: no {kind} file is listed for {role}", symbol=symbol)
+        if not self.has_identical_rows(symbol):
             raise ArtifactChanged(
                 f"{symbol}: candidate and baseline were not run on identical rows", symbol=symbol
             )
+
+    def has_identical_rows(self, symbol: str) -> bool:
+        """Whether candidate and baseline were run over the same bars of a symbol."""
+        candidate, baseline = (self._records[symbol, role].columns for role in ("candidate", "baseline"))
+        return np.array_equal(candidate["bar_time"], baseline["bar_time"])
 
     def judged_rows(self, symbol: str, *, acted_on: bool = False) -> np.ndarray:
         """Rows that count for a symbol, bool (n,): scored for both runs, outcome known.
@@ -153,6 +158,41 @@ class AccuracyAnalyzer:
             parts["probability_up"].append(record.columns["student_probability_up"][rows])
             parts["session_days"].append(record.columns["session_date"][rows])
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def paired_rows(self) -> PairedRows:
+        """Both runs on their common judged rows, symbol after symbol; what the evidence is computed from."""
+        student, baseline = self.pooled("candidate"), self.pooled("baseline")
+        acted_on, numbers = [], []
+        for number, symbol in enumerate(self.symbols):
+            rows = self.judged_rows(symbol)
+            direction = self._records[symbol, "candidate"].columns["baseline_direction"]
+            acted_on.append(direction[rows] != FLAT)
+            numbers.append(np.full(np.count_nonzero(rows), number, dtype=np.int32))
+        nothing = np.full(len(student["calls"]), np.nan) if self.baseline_is_rule else None
+        return PairedRows(
+            session_days=student["session_days"],
+            symbols=np.concatenate(numbers),
+            symbol_names=tuple(self.symbols),
+            acted_on=np.concatenate(acted_on),
+            outcomes=student["outcomes"],
+            calls_student=student["calls"],
+            calls_baseline=baseline["calls"],
+            probability_student=student["probability_up"],
+            probability_baseline=baseline["probability_up"] if nothing is None else nothing,
+        )
+
+    @property
+    def baseline_is_rule(self) -> bool:
+        """Whether the baseline is the rule, which has no probabilities."""
+        return self._records[self.symbols[0], "baseline"].version == RULE
+
+    def trades(self, symbol: str, role: str) -> dict[str, np.ndarray]:
+        """Columns of a run's trades, `records.TRADE_FIELDS`."""
+        return self._trades[symbol, role].columns
+
+    def listed_days(self, symbol: str) -> np.ndarray:
+        """Session dates of the window on which a symbol has a bar; int (d,)."""
+        return np.unique(self._records[symbol, "candidate"].columns["session_date"])
 
     def metrics(
         self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False

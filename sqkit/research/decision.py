@@ -8,30 +8,28 @@ from what is stored, so a checklist never rests on numbers nobody can recompute.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from sqkit.checklist import Adequacy, Policy, generate_promotion_checklist, render_markdown
+from sqkit.checklist_inputs import plain_json
+from sqkit.checklist_rules import thresholds_passed, unrounded_deltas
 from sqkit.errors import ArtifactChanged, UsageError
 from sqkit.files import read_json, sha256_json, write_json, write_text
 from sqkit.metrics import adequacy_counts, financial_metrics, seven_metrics
 from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer, read_results
+from sqkit.research.evidence import EVIDENCE_FILE, gather_evidence
+from sqkit.research.evidence_inputs import evidence_inputs
+from sqkit.research.integrity import integrity_items
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
 from sqkit.settings import Settings
-from sqkit.versions import run_time
 
 CHECKLIST_FILE: Final = "promotion_checklist.json"
 CHECKLIST_PAGE: Final = "promotion_checklist.md"
-DECISION_ARTIFACTS: Final = (CHECKLIST_FILE, CHECKLIST_PAGE)
-
-
-def decision_time(environ: Mapping[str, str] | None = None) -> str:
-    """The checklist's timestamp: ``SOURCE_DATE_EPOCH`` where it is set, else now; UTC, whole seconds."""
-    return run_time(os.environ if environ is None else environ).strftime("%Y-%m-%dT%H:%M:%SZ")
+DECISION_ARTIFACTS: Final = (CHECKLIST_FILE, CHECKLIST_PAGE, EVIDENCE_FILE)
 
 
 def policy_with(
@@ -68,7 +66,7 @@ def checklist_page(folder: Path) -> str:
 
 
 def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dict[str, Any]:
-    """Judge the stored artifacts of a validation and write both forms of the checklist.
+    """Judge the stored artifacts of a validation and write the checklist's two forms and the evidence.
 
     Parameters
     ----------
@@ -84,11 +82,49 @@ def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dic
     ArtifactChanged
         A stored artifact is missing or differs from its digest.
     """
+    judged = judge(validated, policy, timestamp)
+    write_json(output / CHECKLIST_FILE, judged.checklist)
+    write_text(output / CHECKLIST_PAGE, render_markdown(judged.checklist))
+    write_json(output / EVIDENCE_FILE, judged.evidence)
+    return judged.checklist
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A decision before it is written: the checklist, and everything ``evidence.json`` holds."""
+
+    checklist: dict[str, Any]
+    evidence: dict[str, Any]
+
+
+def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
+    """Everything a decision says, computed again from stored predictions, returns and policy.
+
+    Nothing is written: `decide` keeps it, a verification compares it with what was kept.
+
+    Raises
+    ------
+    ArtifactChanged
+        A stored artifact is missing or differs from its digest.
+    """
     results = read_results(validated)
     parity = read_json(validated / PARITY_FILE)
     analyzer = AccuracyAnalyzer(validated)
     _require_unchanged(validated, results, analyzer)
     accuracy = {role: analyzer.metrics(role) for role in ("candidate", "baseline")}
+    sevens = {role: seven_metrics(accuracy[role], results["metrics"][role]) for role in accuracy}
+    inputs = evidence_inputs(results, analyzer)
+    uplift = unrounded_deltas(sevens["candidate"], sevens["baseline"], policy)["sharpe_uplift"]
+    found = gather_evidence(
+        inputs.rows,
+        inputs.returns,
+        base_rate=inputs.base_rate,
+        overlap=inputs.overlap,
+        trials=inputs.trials,
+        thresholds_passed=thresholds_passed(sevens["candidate"], sevens["baseline"], policy),
+        sharpe_uplift=uplift,
+    )
+    kept = {name: results["trials"][name] for name in ("n_trials", "ledger_lines", "ledger_head")}
     candidate, baseline = analyzer.pooled("candidate"), analyzer.pooled("baseline")
     period = results["validation_period"]
     checklist = generate_promotion_checklist(
@@ -98,16 +134,17 @@ def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dic
         start=period["start"],
         end=period["end"],
         symbols=period["symbols"],
-        candidate_metrics=seven_metrics(accuracy["candidate"], results["metrics"]["candidate"]),
-        baseline_metrics=seven_metrics(accuracy["baseline"], results["metrics"]["baseline"]),
+        candidate_metrics=sevens["candidate"],
+        baseline_metrics=sevens["baseline"],
         policy=policy,
         adequacy=Adequacy(
             **adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])
         ),
-        integrity=_integrity(results, parity),
+        integrity=integrity_items(results, analyzer, parity),
         evidence={
-            "grade": "none",
-            "records": [],
+            "records": found.records,
+            "summary": found.summary,
+            "trials": kept,
             "context": _context(analyzer, accuracy),
             "incumbent_model": results["incumbent_model"],
             "notes": _notes(results),
@@ -115,9 +152,15 @@ def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dic
         runtime=results["runtime"],
         digests=results["digests"],
     )
-    write_json(output / CHECKLIST_FILE, checklist)
-    write_text(output / CHECKLIST_PAGE, render_markdown(checklist))
-    return checklist
+    evidence = {
+        "calibration": found.calibration,
+        "grade": checklist["evidence"]["grade"],
+        "records": found.records,
+        "summary": found.summary,
+        "symbols": found.symbols,
+        "trials": kept,
+    }
+    return Judgement(checklist, plain_json(evidence, EVIDENCE_FILE))
 
 
 def _require_unchanged(validated: Path, results: dict[str, Any], analyzer: AccuracyAnalyzer) -> None:
@@ -181,50 +224,6 @@ def _context(analyzer: AccuracyAnalyzer, accuracy: dict[str, dict[str, Any]]) ->
     ]
 
 
-def _integrity(results: dict[str, Any], parity: dict[str, Any]) -> list[dict[str, Any]]:
-    """Only what was really checked; parity is advisory until an engine exists to run it."""
-    seen, first = results["training_window"]["end"], results["validation_period"]["start"]
-    return [
-        {
-            "name": "time_order",
-            "blocking": True,
-            "status": "pass" if seen < first else "fail",
-            "note": f"training ended {seen}, the window starts {first}",
-        },
-        {
-            "name": "identical_rows",
-            "blocking": True,
-            "status": "pass",
-            "note": "candidate and baseline were judged on the same bars",
-        },
-        {
-            "name": "distinct_models",
-            "blocking": True,
-            "status": "fail" if results["digests"]["model"] == results["digests"]["baseline"] else "pass",
-            "note": "the baseline is the rule"
-            if results["baseline_model"] is None
-            else "SHA-256 of candidate and baseline compared",
-        },
-        *_baseline_order(results),
-        {"name": "parity", "blocking": False, "status": parity["status"], "note": parity["note"]},
-    ]
-
-
-def _baseline_order(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Whether a baseline model has seen the window: it would be flattered, which is no fault of the candidate."""
-    window, first = results["baseline_training_window"], results["validation_period"]["start"]
-    if window is None:
-        return []
-    return [
-        {
-            "name": "baseline_time_order",
-            "blocking": False,
-            "status": "pass" if window["end"] < first else "fail",
-            "note": f"the baseline's training ended {window['end']}, the window starts {first}",
-        }
-    ]
-
-
 def _notes(results: dict[str, Any]) -> list[str]:
     notes = [
         f"{symbol}: short history, {sessions} scored sessions"
@@ -232,6 +231,13 @@ def _notes(results: dict[str, Any]) -> list[str]:
     ]
     if results["untrained_symbols"]:
         notes.append(f"validated untrained: {', '.join(results['untrained_symbols'])}")
+    if results["baseline_model"] is None:
+        incumbent = results["incumbent_model"]
+        notes.append(
+            f"the baseline is the rule, although {incumbent} is in production"
+            if incumbent
+            else "first model, no incumbent: the baseline is the rule, which has no probabilities"
+        )
     if not results["tradable"]:
         notes.append("an index is not tradable: its costs and P&L are as if it were")
     return [*notes, *results["notes"]]

@@ -27,6 +27,7 @@ from sqkit.research import onnx_export
 from sqkit.research.folds import BLOCKS
 from sqkit.research.labels import TrainingTable, cut_bars, training_table
 from sqkit.research.learners import fit_hard_labels, fit_student, steady_threads
+from sqkit.research.out_of_fold import verify_out_of_fold
 from sqkit.research.teacher import library_versions
 from sqkit.research.teacher_folder import StoredTeacher, read_teacher
 from sqkit.student import StudentModel
@@ -70,6 +71,8 @@ def train_student(
         The teacher's folder or the bars changed since the teacher was trained.
     FeatureSetMismatch
         The student's feature set changed since the teacher was trained.
+    LabelsInFold
+        The soft labels are not those of teachers that had not seen the rows.
     ExportMismatch
         The file does not score like the trained student.
     ConflictError
@@ -82,8 +85,10 @@ def train_student(
     table = _student_table(teacher, bars, feature_set)
     soft = teacher.soft_labels["soft_label"]
 
-    metadata = _metadata(teacher, table, feature_set, model_type, version, seed, created_by)
     with steady_threads(len(table)):
+        proof = verify_out_of_fold(teacher, bars, seed=seed)
+        metadata = _metadata(teacher, table, feature_set, model_type, version, seed, created_by)
+        metadata["out_of_fold"] = proof
         fitted = fit_student(model_type, table.features, soft, seed=seed)
         data = onnx_export.model_bytes(fitted.graph, metadata)
         largest = onnx_export.check_export(data, fitted.probability_up, table.features, seed=seed)
@@ -235,6 +240,7 @@ def _metadata(
         "feature_ranges": [[float(low), float(high)] for low, high in zip(lowest, highest, strict=True)],
         "class_order": list(CLASS_ORDER),
         "last_label_end": iso_instant(int(table.label_end_ns.max())),
+        "training_base_rate": float(table.up.mean()),
         "seed": seed,
         "model_type": model_type,
         "library_versions": library_versions(),

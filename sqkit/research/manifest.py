@@ -31,7 +31,7 @@ from sqkit.research.notebooks import read_records
 from sqkit.research.reports import FIGURES, TEMPLATES
 
 MANIFEST: Final = "manifest.json"
-SUMMARY_KEYS: Final = ("strategy", "window", "symbols", "recommendation", "reason")
+SUMMARY_KEYS: Final = ("strategy", "window", "symbols", "recommendation", "reason", "grade", "trials")
 
 RUN_FOLDER: Final = re.compile(r"^(?P<version>.+)-v(?P<number>[1-9]\d*)$")
 

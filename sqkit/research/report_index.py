@@ -49,7 +49,7 @@ def _run_row(folder: Path, match: re.Match[str]) -> dict[str, Any]:
     try:
         if (folder / MANIFEST).is_file():
             summary = read_json(folder / MANIFEST)["summary"]
-            row |= {key: summary[key] for key in SUMMARY_KEYS}
+            row |= {key: summary[key] for key in SUMMARY_KEYS if key in summary}
         else:
             if (folder / "train.ipynb").is_file():
                 recorded = read_records(folder / "train.ipynb").get(SUMMARY_RECORD, {})
@@ -70,7 +70,17 @@ def _short(reason: str) -> str:
     return reason if len(reason) <= _REASON_LENGTH else reason[: _REASON_LENGTH - 1].rstrip() + "…"
 
 
-_HEADINGS: Final = ("Version", "Run", "Strategy", "Window", "Symbols", "Recommendation", "Why", "Pages")
+_HEADINGS: Final = (
+    "Version",
+    "Run",
+    "Strategy",
+    "Window",
+    "Symbols",
+    "Recommendation",
+    "Evidence",
+    "Why",
+    "Pages",
+)
 
 
 def _index_html(runs: list[dict[str, Any]]) -> str:
@@ -83,6 +93,7 @@ def _index_html(runs: list[dict[str, Any]]) -> str:
         texts = [run["version"], f"v{run['run']}", run["strategy"], run["window"], " ".join(run["symbols"])]
         cells = [html.escape(str(text)) for text in texts] + [
             badge,
+            html.escape(str(run["grade"])),
             html.escape(_short(run["reason"])),
             links,
         ]
@@ -115,6 +126,6 @@ def _index_markdown(runs: list[dict[str, Any]]) -> str:
         links = " · ".join(f"[{page}]({run['folder']}/{page}.md)" for page in run["pages"])
         recommendation = f"**{run['recommendation']}**" if run["recommendation"] else ""
         texts = [run["version"], f"v{run['run']}", run["strategy"], run["window"], " ".join(run["symbols"])]
-        cells = [str(text) for text in texts] + [recommendation, _short(run["reason"])]
+        cells = [str(text) for text in texts] + [recommendation, str(run["grade"]), _short(run["reason"])]
         lines.append("| " + " | ".join(markdown_cell(cell) for cell in cells) + f" | {links} |")
     return "\n".join(lines) + "\n"

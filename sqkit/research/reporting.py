@@ -39,12 +39,20 @@ TITLES: Final = {"train": "Training", "validate": "Validation", "checklist": "De
 REQUIRED_FIGURES: Final = {
     "train": ("distillation.png",),
     "validate": ("equity.png", "confidence.png", "calibration.png", "confusion.png"),
-    "checklist": (),
+    "checklist": ("uplifts.png", "symbols.png"),
 }
 REQUIRED_RECORDS: Final = {
     "train": ("model_digest", "model_version", "distillation", "largest_session_date"),
     "validate": ("candidate_metrics", "baseline_metrics", "symbols", "short_history", "untrained_symbols"),
-    "checklist": ("recommendation", "reason", "candidate_metrics", "baseline_metrics"),
+    "checklist": (
+        "recommendation",
+        "reason",
+        "candidate_metrics",
+        "baseline_metrics",
+        "evidence_grade",
+        "evidence_summary",
+        "trials",
+    ),
 }
 
 
@@ -197,6 +205,8 @@ class StagedReport:
                 "symbols": period["symbols"],
                 "recommendation": checklist["recommendation"],
                 "reason": checklist["reason"],
+                "grade": checklist["evidence"]["grade"],
+                "trials": checklist["evidence"]["trials"],
             },
             constraints=constraints if constraints.is_file() else None,
         )

@@ -72,7 +72,7 @@ def return_moments(returns: ArrayLike) -> ReturnMoments:
         deviation = np.std(series, ddof=1)
         standard = (series - np.mean(series)) / np.std(series)
         found = (np.mean(series) / deviation, np.mean(standard**3), np.mean(standard**4))
-    if not np.isfinite(found).all():
+    if not (np.isfinite(deviation) and np.isfinite(found).all()):
         return ReturnMoments("undefined", OUT_OF_RANGE, n)
     return ReturnMoments("ok", "", n, *(float(value) for value in found))
 

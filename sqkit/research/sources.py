@@ -11,16 +11,21 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from sqkit.bars import BarArrays
-from sqkit.errors import UsageError
+from sqkit.errors import HoldoutSealed, UsageError
 from sqkit.files import make_folder, read_json
 from sqkit.model_file import STUDENT_FILE
-from sqkit.records import session_day
+from sqkit.records import iso_date, session_day
 from sqkit.research.barchecks import CheckReport
 from sqkit.research.display import STAGING_VARIABLE
+from sqkit.research.holdout import sealed_windows
 from sqkit.research.marketdata import load_symbol, load_symbols
+from sqkit.research.progress import say
 from sqkit.research.sample import write_bundled_sample
 from sqkit.research.teacher_folder import METADATA_FILE, read_teacher
+from sqkit.research.trials import open_ledger
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
 from sqkit.versions import is_version, resolve_version
@@ -139,11 +144,39 @@ def load_bars(
 
 
 def explore_symbol(symbol: str, *, bars: str, strategy: str, market: str) -> tuple[BarArrays, CheckReport]:
-    """One symbol's bars and what the checks say; without a place, the bundled sample is stored and used."""
+    """One symbol's bars and what the checks say; without a place, the bundled sample is stored and used.
+
+    Bars from the strategy's first sealed day on are left out, and that is said.
+    """
     settings = Settings()
     location = bars or str(store_sample(settings))
     sessions = load_sessions(market, settings.sessions_file)
-    return load_symbol(location, symbol, interval=INTERVALS[strategy], market=market, sessions=sessions)
+    series, report = load_symbol(
+        location, symbol, interval=INTERVALS[strategy], market=market, sessions=sessions
+    )
+    return _unsealed(series, strategy, settings), report
+
+
+def _unsealed(series: BarArrays, strategy: str, settings: Settings) -> BarArrays:
+    """The bars before the first sealed day that the series reaches."""
+    ledger = open_ledger(settings.data_dir, settings.reports_dir)
+    days = series.session_days
+    sealed = [
+        parse_day(one.start, "start")
+        for one in sealed_windows(ledger, strategy)
+        if len(days) and one.touches(iso_date(days[0]), iso_date(days[-1]))
+    ]
+    if not sealed:
+        return series
+    stop = int(np.searchsorted(days, min(sealed)))
+    if not stop:
+        raise HoldoutSealed(
+            f"{series.symbol}: every bar lies on or after the sealed day {iso_date(min(sealed))} of {strategy}; "
+            "look at earlier bars",
+            symbol=series.symbol,
+        )
+    say(f"{series.symbol}: bars from {iso_date(min(sealed))} on are sealed for {strategy} and left out")
+    return series.slice(0, stop)
 
 
 def store_sample(settings: Settings) -> Path:

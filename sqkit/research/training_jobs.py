@@ -19,8 +19,10 @@ from sqkit.files import (
     staging_folder,
 )
 from sqkit.model_file import STUDENT_FILE
+from sqkit.records import iso_date
 from sqkit.research.accuracy import RULE
 from sqkit.research.backtest import TradingRules, require_bars
+from sqkit.research.holdout import refuse_sealed
 from sqkit.research.manifest import page_records, run_folder
 from sqkit.research.marketdata import available_symbols
 from sqkit.research.progress import say
@@ -38,10 +40,12 @@ from sqkit.research.sources import (
     version_of,
 )
 from sqkit.research.teacher import train_teacher
+from sqkit.research.trials import open_ledger
 from sqkit.research.validation_jobs import refuse_decided, validate_job
 from sqkit.research.validation_plan import distinct, load_baseline, load_window
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
+from sqkit.versions import decision_time
 
 
 def train_teacher_job(
@@ -58,8 +62,13 @@ def train_teacher_job(
     seed: int = 0,
     horizon_bars: int | None = None,
     kind: str = "hist_gradient_boosting",
+    open_holdout: bool = False,
+    reason: str = "",
 ) -> dict[str, Any]:
-    """Train a teacher into ``<output_dir>``, by default ``data/models/<version>/teacher``."""
+    """Train a teacher into ``<output_dir>``, by default ``data/models/<version>/teacher``.
+
+    Sealed days are refused before anything is trained, unless they are opened with a reason.
+    """
     settings = Settings()
     version = version_of(version_tag, output_dir)
     folder = as_typed(output_dir or f"{settings.data_dir}/models/{version}/teacher")
@@ -79,14 +88,24 @@ def train_teacher_job(
     loaded, notes = load_bars(location, names, interval=interval, market=market)
     for note in notes:
         say(note)
+    first_day = min(int(bars.session_days[0]) for bars in loaded.values()) if first is None else first
+    last_day = max(int(bars.session_days[-1]) for bars in loaded.values()) if last is None else last
+    _refuse_holdout(
+        settings,
+        strategy,
+        {"start": iso_date(first_day), "end": iso_date(last_day)},
+        f"training of teacher {version}",
+        open_holdout=open_holdout,
+        reason=reason,
+    )
     say(f"training a teacher for {strategy} on {', '.join(loaded)}")
     summary = train_teacher(
         loaded,
         strategy=strategy,
         market=market,
         interval=interval,
-        first_day=min(int(bars.session_days[0]) for bars in loaded.values()) if first is None else first,
-        last_day=max(int(bars.session_days[-1]) for bars in loaded.values()) if last is None else last,
+        first_day=first_day,
+        last_day=last_day,
         horizon_bars=HORIZON_BARS[strategy] if horizon_bars is None else horizon_bars,
         seed=seed,
         output_dir=Path(folder),
@@ -108,6 +127,8 @@ def train_student_job(
     seed: int | None = None,
     strategy: str | None = None,
     validation: ValidationRequest | None = None,
+    open_holdout: bool = False,
+    reason: str = "",
 ) -> Trained:
     """Distil a student by notebook 02 and, when asked, validate it by 03 and 04.
 
@@ -127,6 +148,14 @@ def train_student_job(
         validation = replace(validation, model=f"{student_dir}/{STUDENT_FILE}", bars=location)
         _refuse_validation(validation, teacher, settings)
     version = version_of(version_tag, student_dir)
+    _refuse_holdout(
+        settings,
+        teacher["strategy"],
+        teacher["training_window"],
+        f"training of student {version}",
+        open_holdout=open_holdout,
+        reason=reason,
+    )
     parameters = {
         "teacher_dir": teacher_dir,
         "model_type": model_type,
@@ -163,6 +192,21 @@ def _refuse_validation(validation: ValidationRequest, teacher: dict[str, Any], s
     needed = max(student_set(teacher["strategy"]).warmup_bars, rules.parameters.warmup_bars)
     for series in bars.values():
         require_bars(series, window, needed)
+
+
+def _refuse_holdout(
+    settings: Settings, strategy: str, window: dict[str, str], what: str, *, open_holdout: bool, reason: str
+) -> None:
+    refuse_sealed(
+        open_ledger(settings.data_dir, settings.reports_dir),
+        strategy,
+        window["start"],
+        window["end"],
+        open_holdout=open_holdout,
+        reason=reason,
+        what=what,
+        at=decision_time(),
+    )
 
 
 def _require_seed(seed: int | None) -> None:

@@ -20,9 +20,13 @@ from sqkit.research.backtest import (
     ValidationBacktest,
     run_validation_backtest,
 )
+from sqkit.research.holdout import record_opening
+from sqkit.research.integrity import model_facts, prefix_invariance
 from sqkit.research.telemetry import RecordFile, write_predictions, write_trades
+from sqkit.research.trials import TrialCount
 from sqkit.research.validation_plan import ValidationPlan
 from sqkit.sessions import MARKETS
+from sqkit.versions import decision_time
 
 ACCURACY_FILE: Final = "validation_accuracy.json"
 COMPARISON_FILE: Final = "comparison_baseline.json"
@@ -31,7 +35,22 @@ VALIDATION_ARTIFACTS: Final = (RESULTS_FILE, ACCURACY_FILE, COMPARISON_FILE, PAR
 
 
 def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest:
-    """Run the backtests and write results, predictions, accuracy, comparison and parity."""
+    """Count the look, run the backtests, write results, predictions, accuracy, comparison and parity.
+
+    The look is counted before anything is known of its result: a validation that breaks off was a
+    look as well.
+    """
+    look = plan.look
+    record_opening(
+        plan.ledger,
+        look.strategy,
+        look.first_day,
+        look.last_day,
+        reason=f"validation of {plan.model.version}",
+        what="sqkit validate",
+        at=decision_time(),
+    )
+    plan.ledger.record_look(look)
     run = run_validation_backtest(
         plan.model, plan.bars, plan.window, plan.rules, baseline_model=plan.baseline_model
     )
@@ -48,7 +67,10 @@ def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest
             write_trades(telemetry, RecordFile(symbol, role, version, one.fills.trades)),
         )
     ]
-    write_json(output_dir / RESULTS_FILE, _results(plan, run, files))
+    days = [iso_date(day) for day in run.candidate.session_days]
+    plan.ledger.record_returns(look, days, run.candidate.daily_returns.tolist())
+    trials = plan.ledger.trials(look.first_day, look.last_day, look.symbols)
+    write_json(output_dir / RESULTS_FILE, _results(plan, run, files, trials))
     analyzer = AccuracyAnalyzer(output_dir)
     accuracy = analyzer.analyze()
     write_json(output_dir / ACCURACY_FILE, accuracy)
@@ -63,7 +85,9 @@ def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest
     return run
 
 
-def _results(plan: ValidationPlan, run: ValidationBacktest, files: list[dict[str, Any]]) -> dict[str, Any]:
+def _results(
+    plan: ValidationPlan, run: ValidationBacktest, files: list[dict[str, Any]], trials: TrialCount
+) -> dict[str, Any]:
     settings_digest = sha256_json(plan.rules.describe())
     predictions = {f"{entry['role']}/{entry['file']}": entry["digest"] for entry in files}
     return {
@@ -86,19 +110,37 @@ def _results(plan: ValidationPlan, run: ValidationBacktest, files: list[dict[str
         },
         "files": files,
         "incumbent_model": plan.incumbent["model"] if plan.incumbent else None,
+        "interval": plan.model.metadata["interval"],
         "metrics": {name: part.metrics for name, part in _runs(run).items()},
         "model_version": plan.model.version,
-        "baseline_training_window": plan.baseline_model.metadata["training_window"]
-        if plan.baseline_model
-        else None,
+        "models": {
+            "baseline": model_facts(plan.baseline_model, plan.rules.threshold)
+            if plan.baseline_model
+            else None,
+            "candidate": model_facts(plan.model, plan.rules.threshold),
+        },
         "notes": plan.notes,
+        "prefix_invariance": prefix_invariance(
+            plan.model, plan.bars, plan.window, plan.rules, seed=plan.model.metadata["seed"]
+        ),
         "runtime": plan.rules.describe(),
         "short_history": run.short_history,
         "symbols": {symbol: _symbol_summary(run, symbol) for symbol in plan.bars},
         "tradable": MARKETS[plan.rules.market].tradable,
         "training_window": plan.model.metadata["training_window"],
+        "trials": trials.describe() | {"returns": _other_trials(plan, trials)},
         "untrained_symbols": plan.untrained,
         "validation_period": {**plan.window.describe(), "symbols": list(plan.bars)},
+    }
+
+
+def _other_trials(plan: ValidationPlan, trials: TrialCount) -> dict[str, dict[str, Any]]:
+    """Daily returns of the other trials of this window, as far as the ledger has them."""
+    own = plan.model.behaviour_digest(plan.rules.threshold)
+    return {
+        behaviour: {"days": list(days), "returns": list(returns)}
+        for behaviour, (days, returns) in trials.returns.items()
+        if behaviour != own
     }
 
 

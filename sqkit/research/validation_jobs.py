@@ -29,7 +29,6 @@ from sqkit.research.decision import (
     CHECKLIST_FILE,
     CHECKLIST_PAGE,
     DECISION_ARTIFACTS,
-    decision_time,
 )
 from sqkit.research.manifest import run_of_artifacts
 from sqkit.research.report_index import build_index
@@ -43,6 +42,7 @@ from sqkit.research.validation import VALIDATION_ARTIFACTS
 from sqkit.research.validation_plan import plan_validation
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
+from sqkit.versions import decision_time
 
 APPROVALS_FILE: Final = "approvals.json"
 EARLIER_FOLDER: Final = "validations"
@@ -133,8 +133,14 @@ def rebuild_checklist_job(student_dir: str, thresholds: Thresholds) -> Decision:
 
 def _finish(pages: StagedReport, checklist: dict[str, Any], staging: Path, student_dir: Path) -> None:
     """Hold the decision page against the checklist file, draw the pages, seal the run, publish everything."""
+    evidence = checklist["evidence"]
+    stored = checklist | {
+        "evidence_grade": evidence["grade"],
+        "evidence_summary": evidence["summary"],
+        "trials": evidence["trials"],
+    }
     for name in REQUIRED_RECORDS["checklist"]:
-        pages.require_same("checklist", name, checklist[name])
+        pages.require_same("checklist", name, stored[name])
     pages.render(checklist=checklist)
     files = [path.relative_to(staging).as_posix() for path in sorted(staging.rglob("*")) if path.is_file()]
     pages.seal(

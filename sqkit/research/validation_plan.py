@@ -22,6 +22,7 @@ from sqkit.research.backtest import (
     require_scorable,
 )
 from sqkit.research.sources import bars_of_teacher, default_bars, load_bars, parse_day
+from sqkit.research.trials import Look, TrialLedger, open_ledger
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
 
@@ -38,6 +39,8 @@ class ValidationPlan:
         Path and digest of what is in production now, or None.
     untrained
         Symbols validated that the model was not trained on.
+    ledger
+        Where this look at the window will be counted; verified.
     """
 
     model_path: str
@@ -51,6 +54,24 @@ class ValidationPlan:
     window: Window
     rules: TradingRules
     untrained: list[str]
+    ledger: TrialLedger
+
+    @property
+    def look(self) -> Look:
+        """What the trial ledger keeps of this validation; no clock, so that a repeated one is the same."""
+        about, days = self.model.metadata, self.window.describe()
+        return Look(
+            strategy=about["strategy"],
+            market=about["market"],
+            interval=about["interval"],
+            first_day=days["start"],
+            last_day=days["end"],
+            symbols=list(self.bars),
+            behaviour=self.model.behaviour_digest(self.rules.threshold),
+            model_digest=self.model.digest,
+            model_version=self.model.version,
+            baseline=self.baseline_path,
+        )
 
 
 def plan_validation(
@@ -85,10 +106,14 @@ def plan_validation(
         The window overlaps what the candidate has seen.
     IntegrityError
         The baseline is the candidate itself, or a model of another strategy or interval.
+    LedgerBroken
+        The trial ledger was edited, cut or deleted: the number of looks is not known.
     BarsNotFound, WindowEmpty, WindowTooShort, ModelFileError, UsageError
         Something is missing or cannot be meant.
     """
     settings = settings or Settings()
+    ledger = open_ledger(settings.data_dir, settings.reports_dir)
+    ledger.entries()
     model = StudentModel.load(Path(model_path))
     about = model.metadata
     location = (
@@ -120,6 +145,7 @@ def plan_validation(
         window=window,
         rules=rules,
         untrained=[symbol for symbol in symbols if symbol not in about["symbols"]],
+        ledger=ledger,
     )
 
 

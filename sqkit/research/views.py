@@ -12,7 +12,10 @@ import numpy as np
 from sqkit.checklist import Policy
 from sqkit.checklist_markdown import compare
 from sqkit.checklist_rules import criteria_of
+from sqkit.checklist_tables import evidence_row, p_text
+from sqkit.evidence_grade import PRECISION_ALL_ROWS
 from sqkit.research.accuracy import AccuracyAnalyzer
+from sqkit.research.paired_evidence import HIT_RATIO_ALL_ROWS
 
 Row = dict[str, Any]
 NOTHING: Final = "n/a"
@@ -228,9 +231,73 @@ def confidences(analyzer: AccuracyAnalyzer) -> np.ndarray:
 
 
 def evidence_line(checklist: dict[str, Any]) -> str:
-    """Which grade of evidence there is and which the policy asks for."""
-    grade, asked = checklist["evidence"]["grade"], checklist["policy"]["min_evidence"]
-    return f"Evidence grade: **{grade}**; the policy asks for at least **{asked}**."
+    """The plain line of the evidence, and which grade the policy asks for."""
+    evidence, asked = checklist["evidence"], checklist["policy"]["min_evidence"]
+    return f"{evidence.get('summary', '')}. The policy asks for at least **{asked}**."
+
+
+def record_rows(checklist: dict[str, Any], kind: str) -> list[Row]:
+    """Records of the evidence that a verdict may rest on (``blocking``), or that are ``advisory``."""
+    return [evidence_row(record) for record in checklist["evidence"]["records"] if record["kind"] == kind]
+
+
+def uplift_thresholds(checklist: dict[str, Any]) -> dict[str, float]:
+    """The policy's thresholds by the record they belong to, for the figure."""
+    policy = checklist["policy"]
+    return {
+        PRECISION_ALL_ROWS: policy["min_precision_uplift"],
+        HIT_RATIO_ALL_ROWS: policy["min_hit_ratio_uplift"],
+    }
+
+
+def symbol_evidence_rows(evidence: dict[str, Any]) -> list[Row]:
+    """One line a symbol: hit ratios, uplift, and the p-value for worse after the adjustment."""
+    return [
+        {
+            "symbol": row["symbol"],
+            "calls": row["calls_student"],
+            "hit ratio": shown("hit_ratio", row["hit_ratio_student"]),
+            "baseline": shown("hit_ratio", row["hit_ratio_baseline"]),
+            "uplift": _signed("hit_ratio", row["hit_ratio_uplift"]),
+            "p for worse (Holm)": p_text(_smallest(row)) or NOTHING,
+            "verdict": row["verdict"],
+            "note": row["note"],
+        }
+        for row in evidence["symbols"]
+    ]
+
+
+def _smallest(row: dict[str, Any]) -> float | None:
+    known = [row[name] for name in ("hit_ratio_p_worse_holm", "brier_p_worse_holm") if row[name] is not None]
+    return min(known) if known else None
+
+
+def cost_rows(evidence: dict[str, Any]) -> list[Row]:
+    """Sharpe ratio and total return of both sides at one, two and three times the costs."""
+    record = next(record for record in evidence["records"] if record["name"] == "stability.costs")
+    return [
+        {
+            "costs": f"x{row['multiple']:g}",
+            "Sharpe": shown("sharpe_ratio", row["sharpe_student"]),
+            "baseline Sharpe": shown("sharpe_ratio", row["sharpe_baseline"]),
+            "difference": _signed("sharpe_ratio", row["sharpe_difference"]),
+            "return": shown("total_return", row["total_return_student"]),
+            "baseline return": shown("total_return", row["total_return_baseline"]),
+        }
+        for row in record["params"]["at"]
+    ]
+
+
+def trials_line(checklist: dict[str, Any]) -> str:
+    """How often the window was looked at, and what that does to the record."""
+    records = {record["name"]: record for record in checklist["evidence"]["records"]}
+    deflated, looks = records["dsr"]["estimate"], checklist["evidence"]["trials"]["n_trials"]
+    times = "once, by this model" if looks == 1 else f"by {looks} different models, this one included"
+    said = "undefined" if deflated is None else f"{deflated:.2f}"
+    return (
+        f"The window was looked at {times}. Confidence that the Sharpe ratio is above what the best of so many "
+        f"worthless trials would show (deflated Sharpe ratio): {said}."
+    )
 
 
 def digest_rows(checklist: dict[str, Any]) -> list[Row]:

@@ -1,0 +1,5 @@
+"""``python -m sqkit.cli`` is the `sqkit` command."""
+
+from sqkit.cli import run
+
+run()

@@ -1,0 +1,128 @@
+"""Student and baseline on the same rows and days: what every test of the evidence is computed from.
+
+`AccuracyAnalyzer.paired_rows` fills these from stored predictions, the gate's simulation from
+made-up ones; the tests do not know the difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sqkit.records import DOWN, FLAT, LONG, UP
+
+STUDENT_COLUMNS = (0, 1)
+BASELINE_COLUMNS = (2, 3)
+
+
+@dataclass(frozen=True)
+class PairedRows:
+    """Rows that both sides are judged on: scored for both, outcome known.
+
+    Attributes
+    ----------
+    session_days
+        int (n,), session date of each row as days since 1970-01-01.
+    symbols
+        int (n,), which symbol; positions in `symbol_names`.
+    symbol_names
+        Names of the symbols.
+    acted_on
+        bool (n,), rows on which the baseline rule is not FLAT: only they can trade.
+    outcomes
+        int8 (n,), UP, INSIDE or DOWN.
+    calls_student, calls_baseline
+        int8 (n,), LONG, FLAT or SHORT.
+    probability_student, probability_baseline
+        float (n,), P(up | decisive move), NaN where not scored; all NaN for a rule.
+    """
+
+    session_days: np.ndarray
+    symbols: np.ndarray
+    symbol_names: tuple[str, ...]
+    acted_on: np.ndarray
+    outcomes: np.ndarray
+    calls_student: np.ndarray
+    calls_baseline: np.ndarray
+    probability_student: np.ndarray
+    probability_baseline: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.session_days)
+
+    @cached_property
+    def days(self) -> np.ndarray:
+        """Session dates with a row, ascending."""
+        return self._places[0]
+
+    @cached_property
+    def day_index(self) -> np.ndarray:
+        """int (n,), position of each row's date in `days`."""
+        return self._places[1]
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        days, index = np.unique(self.session_days, return_inverse=True)
+        return days, index.astype(np.int32)
+
+    @cached_property
+    def everywhere(self) -> np.ndarray:
+        """bool (n,), all rows."""
+        return np.ones(len(self), dtype=bool)
+
+    def long_counts(self, rows: np.ndarray) -> np.ndarray:
+        """Right LONG calls and LONG calls a day, of student then baseline; float (g, 4)."""
+        return self._counts(rows, self.calls_student == LONG, self.calls_baseline == LONG)
+
+    def directional_counts(self, rows: np.ndarray) -> np.ndarray:
+        """Right directional calls and directional calls a day, of student then baseline; float (g, 4)."""
+        return self._counts(rows, self.calls_student != FLAT, self.calls_baseline != FLAT)
+
+    def _counts(self, rows: np.ndarray, student: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+        """Every date of the window has its line, so that neighbours in the table are neighbours in time."""
+        table = np.zeros((len(self.days), 4))
+        for called, calls, columns in (
+            (student & rows, self.calls_student, STUDENT_COLUMNS),
+            (baseline & rows, self.calls_baseline, BASELINE_COLUMNS),
+        ):
+            right = called & (calls == self.outcomes)
+            for column, mask in zip(columns, (right, called), strict=True):
+                table[:, column] = np.bincount(self.day_index[mask], minlength=len(self.days))
+        return table
+
+    def decisive(self, rows: np.ndarray) -> np.ndarray:
+        """Those of `rows` with a decisive outcome that the student scored; bool (n,)."""
+        chosen: np.ndarray = (
+            rows
+            & ((self.outcomes == UP) | (self.outcomes == DOWN))
+            & np.isfinite(self.probability_student)
+        )
+        return chosen
+
+    def brier_losses(self, rows: np.ndarray, probability: np.ndarray) -> np.ndarray:
+        """Squared distance of a probability, float (n,), and the outcome on these decisive rows; float (k,)."""
+        losses: np.ndarray = (probability[rows] - (self.outcomes[rows] == UP)) ** 2
+        return losses
+
+
+@dataclass(frozen=True)
+class PairedReturns:
+    """Daily net returns of student and baseline on the same session dates.
+
+    Attributes
+    ----------
+    session_days
+        int (d,), ascending, as days since 1970-01-01.
+    student, baseline
+        float (d,), net of costs, zero on idle days.
+    student_costs, baseline_costs
+        float (d,), fees and slippage as a share of capital, already inside the returns.
+    """
+
+    session_days: np.ndarray
+    student: np.ndarray
+    baseline: np.ndarray
+    student_costs: np.ndarray
+    baseline_costs: np.ndarray
