@@ -234,6 +234,8 @@ def _grade(plain: Mapping[str, Any], policy: Policy) -> str:
 
 def _verdict(plain: Mapping[str, Any]) -> Verdict:
     """Read a checklist's inputs strictly, then decide."""
+    if not isinstance(plain, Mapping):
+        raise ChecklistInputError("checklist: give an object; validate the model again")
     for name in ("candidate_metrics", "baseline_metrics", "evidence", "integrity", "policy", "digests"):
         if name not in plain:
             raise ChecklistInputError(f"checklist has no {name}; validate the model again", missing=name)

@@ -17,6 +17,23 @@ _COUNTS: Final = (
     ("baseline_calls", "directional calls of the baseline"),
 )
 _DIGESTS: Final = ("model", "baseline", "incumbent", "data", "predictions")
+_AMOUNTS: Final[Mapping[Any, tuple[float, str]]] = {
+    "share": (100.0, "{:+.1f}%"),
+    "total return": (100.0, "{:+.1f}%"),
+    "daily net return": (10_000.0, "{:+.2f} bp"),
+    "return a day": (10_000.0, "{:+.2f} bp"),
+    "annualised Sharpe ratio": (1.0, "{:+.2f}"),
+    "Brier score": (1.0, "{:+.4f}"),
+    "confidence": (1.0, "{:.2f}"),
+    "share of weeks": (100.0, "{:.0f}%"),
+    "share of symbols": (100.0, "{:.0f}%"),
+    "share of splits": (100.0, "{:.0f}%"),
+    "superior trials": (1.0, "{:.0f}"),
+    "observations": (1.0, "{:.0f}"),
+    "years": (1.0, "{:.1f}"),
+}
+"""Factor and form of a number by the unit of its record."""
+
 _KINDS: Final = (
     ("blocking", "The verdict may rest on these. Estimates are student minus baseline; p is one-sided."),
     ("advisory", "Advice: none of these changes the verdict."),
@@ -53,14 +70,18 @@ def evidence_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "p": p_text(record.get("p_value")),
         "unit": unit or None,
         "data": data,
-        "note": record.get("note") or None,
+        "note": record.get("note") or "",
     }
 
 
 def _amount(value: Any, unit: Any) -> str | None:
+    """A number in its unit; daily returns in basis points, differences with their sign."""
     if value is None:
         return None
-    return f"{100 * value:+.1f}%" if unit == "share" else f"{value:+.4g}"
+    if unit in _AMOUNTS:
+        factor, form = _AMOUNTS[unit]
+        return form.format(factor * value)
+    return f"{value:+.4g}"
 
 
 def p_text(p: Any) -> str | None:

@@ -50,14 +50,14 @@ def read_json(path: Path) -> Any:
         The file is missing or is not strict JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except OSError as problem:
         raise ArtifactChanged(
             f"{path}: cannot be read ({problem.strerror}); run the step that writes it again", path=str(path)
         ) from None
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as problem:
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as problem:
         raise ArtifactChanged(
             f"{path}: not strict JSON ({problem}); write it again", path=str(path)
         ) from None

@@ -266,7 +266,7 @@ def test_evidence_integrity_and_digests_are_shown() -> None:
         "n": {"clusters": 63, "rows": 6300},
         "note": "",
     }
-    advice = {"name": "dsr", "kind": "advisory", "status": "fail", "estimate": 0.61, "p_value": None}
+    advice = {"name": "dsr", "kind": "advisory", "status": "fail", "estimate": 0.61, "unit": "confidence"}
     text = page(
         evidence={
             "grade": "moderate",
@@ -280,8 +280,8 @@ def test_evidence_integrity_and_digests_are_shown() -> None:
 
     assert text.splitlines()[4] == "Brier p = .004; grade MODERATE"
     deciding, advisory = text.split("Advice: none of these changes the verdict.")
-    assert "| loss_diff | pass | +1.2% | -1.0% .. +50.0% | .004 | share | 63 days | n/a |" in deciding
-    assert "| dsr | fail | +0.61 | n/a | n/a | n/a | n/a | n/a |" in advisory
+    assert "| loss_diff | pass | +1.2% | -1.0% .. +50.0% | .004 | share | 63 days |  |" in deciding
+    assert "| dsr | fail | 0.61 | n/a | n/a | confidence | n/a |  |" in advisory
     assert "| coverage | 0.25 | n/a |" in text
     assert "| parity | not_run | advisory | no engine \\| yet |" in text
     assert "| session days with a directional call | 61 |" in text

@@ -7,6 +7,8 @@ from typing import Literal
 
 from sqkit.cli.words import (
     AS_SET,
+    SEALED,
+    HoldoutFlags,
     Interval,
     Json,
     Market,
@@ -37,6 +39,7 @@ def train_teacher(
     seed: int = 0,
     horizon_bars: int | None = None,
     teacher_type: Literal["hist_gradient_boosting", "lightgbm"] = "hist_gradient_boosting",
+    holdout: HoldoutFlags = SEALED,
     json: Json = False,
 ) -> int:
     """Train a teacher and its out-of-fold soft labels.
@@ -85,6 +88,8 @@ def train_teacher(
         seed=seed,
         horizon_bars=horizon_bars,
         kind=teacher_type,
+        open_holdout=holdout.open_holdout,
+        reason=holdout.reason,
     )
     show(summary, json, [f"teacher {summary['version']}: {summary['output_dir']}"])
     return 0
@@ -107,6 +112,7 @@ def train_student(
     baseline_model: str = "",
     generate_checklist: Switch = False,
     thresholds: ThresholdFlags = AS_SET,
+    holdout: HoldoutFlags = SEALED,
     json: Json = False,
 ) -> int:
     """Distil a student from a teacher; with --validate also judge it out of sample.
@@ -175,6 +181,8 @@ def train_student(
         )
         if validate
         else None,
+        open_holdout=holdout.open_holdout,
+        reason=holdout.reason,
     )
     if trained.verdict is not None:
         return report_verdict(trained.verdict, json)

@@ -69,6 +69,26 @@ class ThresholdFlags:
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class HoldoutFlags:
+    """Leave to see sealed days.
+
+    Parameters
+    ----------
+    open_holdout
+        Open sealed days for this training; needs --reason and is kept in the trial ledger.
+    reason
+        Why sealed days are opened.
+    """
+
+    open_holdout: Annotated[bool, Parameter(negative=())] = False
+    reason: str = ""
+
+
+SEALED: Final = HoldoutFlags()
+"""No flag given: sealed days stay sealed."""
+
 AS_SET: Final = ThresholdFlags()
 """No flag given: every threshold as the settings say."""
 

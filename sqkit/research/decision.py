@@ -7,7 +7,6 @@ from what is stored, so a checklist never rests on numbers nobody can recompute.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +23,7 @@ from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer, read_results
 from sqkit.research.evidence import EVIDENCE_FILE, gather_evidence
 from sqkit.research.evidence_inputs import evidence_inputs
 from sqkit.research.integrity import integrity_items
+from sqkit.research.stored_values import same_values
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
 from sqkit.settings import Settings
 
@@ -180,11 +180,11 @@ def _require_unchanged(validated: Path, results: dict[str, Any], analyzer: Accur
     compared = read_json(validated / COMPARISON_FILE)["all_rows"]
     listed = {f"{entry['role']}/{entry['file']}": entry["digest"] for entry in results["files"]}
     checks = {
-        f"{RESULTS_FILE}: metrics": _same({role: results["metrics"][role] for role in financial}, financial),
+        f"{RESULTS_FILE}: metrics": same_values({role: results["metrics"][role] for role in financial}, financial),
         f"{RESULTS_FILE}: digest of the predictions": digests["predictions"] == sha256_json(listed),
         f"{RESULTS_FILE}: digest of the runtime": digests["runtime"] == sha256_json(results["runtime"]),
-        ACCURACY_FILE: _same(read_json(validated / ACCURACY_FILE), accuracy),
-        COMPARISON_FILE: _same({role: compared[role] for role in sevens}, sevens),
+        ACCURACY_FILE: same_values(read_json(validated / ACCURACY_FILE), accuracy),
+        COMPARISON_FILE: same_values({role: compared[role] for role in sevens}, sevens),
     }
     for what, follows in checks.items():
         if not follows:
@@ -192,19 +192,6 @@ def _require_unchanged(validated: Path, results: dict[str, Any], analyzer: Accur
                 f"{validated / what}: does not follow from the stored predictions and returns; validate again",
                 path=str(validated),
             )
-
-
-def _same(stored: Any, computed: Any) -> bool:
-    """Equal values; floats up to what another kind of machine may round otherwise."""
-    if isinstance(stored, dict) and isinstance(computed, dict):
-        return stored.keys() == computed.keys() and all(
-            _same(stored[name], computed[name]) for name in stored
-        )
-    if isinstance(stored, list) and isinstance(computed, list):
-        return len(stored) == len(computed) and all(map(_same, stored, computed))
-    if isinstance(stored, float) and isinstance(computed, float):
-        return math.isclose(stored, computed, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(stored == computed)
 
 
 def _context(analyzer: AccuracyAnalyzer, accuracy: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

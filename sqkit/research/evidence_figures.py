@@ -44,23 +44,23 @@ def uplift_intervals(
     if not shares and sharpe.get("estimate") is None:
         return no_data(title)
     with style():
-        figure = new_figure(2.9)
-        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+        figure = new_figure(3.9)
+        above, below = figure.subplots(2, 1, height_ratios=[4, 1.2])
         for place, name in enumerate(shares):
-            _interval(left, place, known[name])
+            _interval(above, place, known[name])
             if name in thresholds:
-                left.plot(thresholds[name], place, "|", color=COLOURS[1], markersize=16, markeredgewidth=2)
-        left.set_yticks(range(len(shares)), [_SHARES[name] for name in shares])
-        left.set_ylim(len(shares) - 0.4, -0.6)
-        left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        left.set_title(title)
-        left.set_xlabel("student minus baseline; upright mark: threshold")
+                above.plot(thresholds[name], place, "|", color=COLOURS[1], markersize=16, markeredgewidth=2)
+        above.set_yticks(range(len(shares)), [_SHARES[name] for name in shares])
+        above.set_ylim(len(shares) - 0.4, -0.6)
+        above.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        above.set_title(title)
+        above.set_xlabel("student minus baseline; upright mark: threshold")
         if sharpe.get("estimate") is not None:
-            _interval(right, 0, sharpe)
-        right.set_yticks([0], ["Sharpe ratio"])
-        right.set_ylim(0.6, -0.6)
-        right.set_xlabel("student minus baseline, annualised")
-        for axes in (left, right):
+            _interval(below, 0, sharpe)
+        below.set_yticks([0], ["Sharpe ratio"])
+        below.set_ylim(0.6, -0.6)
+        below.set_xlabel("student minus baseline, annualised")
+        for axes in (above, below):
             axes.axvline(0.0, color=MUTED, linewidth=0.8)
             axes.grid(axis="y", visible=False)
     return figure

@@ -1,6 +1,6 @@
 """How often the gate errs: its own rules, run on made-up validations with a known answer.
 
-`error_rates` is what ``benchmarks/gate.py`` prints. Each attempt (`sqkit.research.gate_world`) goes
+`error_rates` is what ``benchmarks/gate.py`` prints. Each attempt (`sqkit.research.gate_attempts`) goes
 through the code that judges a real validation: `sqkit.metrics`, `paired_evidence.blocking_records`,
 `sqkit.evidence_grade` and the recommendation table. Only blocking checks run: advisory ones cannot change
 a verdict. `sqkit.research.power` asks the same simulation before training.
@@ -9,7 +9,7 @@ a verdict. `sqkit.research.power` asks the same simulation before training.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -28,7 +28,9 @@ from sqkit.evidence_grade import (
 )
 from sqkit.metrics import accuracy_metrics, adequacy_counts, financial_metrics, seven_metrics
 from sqkit.records import FLAT, INSIDE
-from sqkit.research.gate_world import Attempt, Student, World, calibrate, draw_attempt
+from sqkit.research.gate_attempts import Attempt, Student, attempts_of
+from sqkit.research.gate_calibration import calibrate
+from sqkit.research.gate_world import World
 from sqkit.research.paired_evidence import Record, blocking_records, daily_sharpe_difference
 
 TEN: Final = 10
@@ -36,8 +38,6 @@ TEN: Final = 10
 
 _NO_HARM_REPS: Final = 99
 """Draws behind the no-harm interval of the Sharpe difference; it cannot bind where thresholds pass."""
-
-_CODES: Final[dict[Student, int]] = {"equal": 1, "better": 2, "noise": 3}
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,6 @@ def deciding_records(attempt: Attempt, *, overlap: int = 1) -> list[Record]:
     )
 
 
-def attempts_of(
-    world: World, student: Student, *, incumbent: bool, attempts: int, seed: int
-) -> Iterator[Attempt]:
-    """Independent attempts; the n-th depends on the seed and n only."""
-    for number in range(attempts):
-        generator = np.random.default_rng([seed, _CODES[student], int(incumbent), number])
-        yield draw_attempt(world, student, incumbent=incumbent, generator=generator)
-
-
 def pass_rates(
     world: World, student: Student, policy: Policy, *, incumbent: bool, attempts: int, seed: int = 0
 ) -> dict[str, PassRate]:
@@ -166,19 +157,18 @@ def error_rates(world: World, policy: Policy, *, attempts: int, seed: int = 0) -
     dict
         ``equal_models.{thresholds_only,with_evidence}.{one_attempt,ten_attempts}``,
         ``better_student.{thresholds_only,with_evidence}``, ``noise_student`` likewise, and the same under
-        ``no_incumbent``; standard errors beside every share.
+        ``no_incumbent``, where ``echo_student`` knows nothing beyond the rule; standard errors beside
+        every share.
     """
 
     def arms(incumbent: bool) -> dict[str, Any]:
-        found = {
-            student: pass_rates(world, student, policy, incumbent=incumbent, attempts=attempts, seed=seed)
-            for student in _CODES
-        }
-        return {
-            "equal_models": {name: rate.describe() for name, rate in found["equal"].items()},
-            "better_student": _one_attempt(found["better"]),
-            "noise_student": _one_attempt(found["noise"]),
-        }
+        others: tuple[Student, ...] = ("better", "noise") if incumbent else ("better", "noise", "echo")
+
+        def rates(student: Student) -> dict[str, PassRate]:
+            return pass_rates(world, student, policy, incumbent=incumbent, attempts=attempts, seed=seed)
+
+        equal = {name: rate.describe() for name, rate in rates("equal").items()}
+        return {"equal_models": equal} | {f"{name}_student": _one_attempt(rates(name)) for name in others}
 
     return {**arms(True), "no_incumbent": arms(False)}
 
@@ -291,7 +281,7 @@ def _one_attempt(rates: dict[str, PassRate]) -> dict[str, float]:
     }
 
 
-def _share(passed: np.ndarray) -> tuple[float, float]:
+def _share(passed: Any) -> tuple[float, float]:
     share = float(passed.mean())
     return share, math.sqrt(share * (1.0 - share) / len(passed))
 

@@ -1,10 +1,10 @@
 """Made-up validations with a known answer: two arms on the same rows, equal, better or worthless.
 
-`sqkit.research.gate_simulation` judges them with the gate's own code, `sqkit.research.power` plans
-windows with them. A `World` (how large, how correlated) and a `Student` (what it truly is) go in,
-an `Attempt` comes out: the `PairedRows` and `PairedReturns` that a real validation would leave.
+`World` says how large a validation is and how its rows hang together; the functions here draw moves
+and signals, and trade. `sqkit.research.gate_calibration` solves for what a world states, and
+`sqkit.research.gate_attempts` makes whole validations.
 
-Assumptions, each a field of `World` or a line of `draw_attempt`:
+Assumptions:
 
 - One row is one symbol at one decision. Its move over the horizon, in standard deviations, is
   ``drift + sqrt(market_share) M + sqrt(1 - market_share) E``: M is the day's, E the row's own normal.
@@ -27,7 +27,8 @@ Assumptions, each a field of `World` or a line of `draw_attempt`:
   with 100 symbols.
 - Without an incumbent model the baseline is the rule alone. An equal student then has its precision
   and hit ratio, and its noise shares with the rule's as much as makes the long-run Sharpe ratio of
-  both arms equal: it calls as well as the rule and earns nothing by it.
+  both arms equal: it calls as well as the rule and earns nothing by it. An "echo" is as often right but
+  knows nothing beyond the rule: the rule's signal, blurred.
 - With `horizon_sessions` above 1 (swing) moves and noise are moving sums over as many sessions: labels
   of neighbouring days overlap and opinions last.
 """
@@ -35,33 +36,19 @@ Assumptions, each a field of `World` or a line of `draw_attempt`:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-from scipy.optimize import brentq, root
 from scipy.special import ndtr
 
-from sqkit.metrics import DEFAULT_DEAD_ZONE, TRADING_DAYS_PER_YEAR
-from sqkit.records import DOWN, FLAT, INSIDE, LONG, SHORT, UP
-from sqkit.research.paired_rows import PairedReturns, PairedRows
+from sqkit.metrics import DEFAULT_DEAD_ZONE
+from sqkit.records import FLAT, LONG, SHORT
 from sqkit.strategy import AGREE_FACTOR, DISAGREE_FACTOR
 from sqkit.strategystep import RULE_MIN_STRENGTH
 
-Student = Literal["equal", "better", "noise"]
-STUDENTS: Final[tuple[Student, ...]] = ("equal", "better", "noise")
-
 RULE_STRENGTH: Final = 0.37
 ENTRY_STRENGTH: Final = 0.5
-
-_CALIBRATION_SYMBOLS: Final = 100
-_CALIBRATION_DAYS: Final = 2000
-_TAIL: Final = 9.0
-_NODES, _WEIGHTS = (0.5 * _TAIL * part for part in np.polynomial.legendre.leggauss(96))
-_NODES = _NODES + 0.5 * _TAIL
-"""Gauss-Legendre nodes on [0, 9] and their weights: the tail of a normal beyond a cut."""
 
 
 @dataclass(frozen=True)
@@ -97,144 +84,14 @@ class World:
     horizon_sessions: int = 1
     market_share: float = 0.10
     noise_day_share: float = 0.15
-    shared_noise: float = 0.0
-    rule_noise: float = 0.30
+    shared_noise: float = 0.20
+    rule_noise: float = 0.20
     drift: float = 0.05
-    coverage: float = 0.08
+    coverage: float = 0.10
     annual_sharpe: float = 2.0
     uplift: float = 0.025
     threshold: float = 0.6
     dead_zone: float = DEFAULT_DEAD_ZONE
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What was solved for: correlations of signal and move, the rule's lean, shared noise, the cost.
-
-    Attributes
-    ----------
-    baseline, better, rule
-        Correlation of each signal with the move.
-    rule_lean
-        Added to the rule's signal: a trend rule may lean with the drift.
-    rule_noise
-        Share of the student's noise common with the rule's.
-    cost
-        Of a full position, in standard deviations of the horizon's move.
-    precision, hit_ratio
-        True values of the baseline model's calls.
-    better_precision, better_hit_ratio
-        True values of the better student's calls.
-    base_rate
-        Share of up moves among decisive ones: what training would have found.
-    """
-
-    baseline: float
-    better: float
-    rule: float
-    rule_lean: float
-    rule_noise: float
-    cost: float
-    precision: float
-    hit_ratio: float
-    better_precision: float
-    better_hit_ratio: float
-    base_rate: float
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One made-up validation.
-
-    Attributes
-    ----------
-    base_rate
-        None where the baseline is a model.
-    trades_student, trades_baseline
-        Net P&L of each position, for the win rate.
-    """
-
-    rows: PairedRows
-    returns: PairedReturns
-    base_rate: float | None
-    trades_student: np.ndarray
-    trades_baseline: np.ndarray
-
-
-# --- one attempt
-
-
-def draw_attempt(
-    world: World, student: Student, *, incumbent: bool, generator: np.random.Generator
-) -> Attempt:
-    """A validation of a student that truly is `student`, against a model or (no incumbent) the rule."""
-    solved = calibrate(world, incumbent=incumbent)
-    knowledge = {"equal": solved.baseline, "better": solved.better, "noise": solved.baseline}[student]
-    move, today, signals = _draw_signals(
-        world, (solved.rule, solved.baseline, knowledge), solved.rule_noise, incumbent, generator
-    )
-    if student == "noise":
-        signals[2] = _noise(world, generator)
-    probability = probability_up(signals[2], knowledge, world)
-    calls = _calls(probability, world.threshold)
-    strength, side = _rule(signals[0], solved.rule_lean)
-    if incumbent:
-        probability_baseline = probability_up(signals[1], solved.baseline, world)
-        calls_baseline = _calls(probability_baseline, world.threshold)
-        base_rate, adjusting = None, calls_baseline
-    else:
-        probability_baseline = np.full_like(probability, np.nan)
-        calls_baseline = np.where(strength >= ENTRY_STRENGTH, side, FLAT).astype(np.int8)
-        base_rate, adjusting = solved.base_rate, np.zeros_like(calls)
-    outcomes = np.full(move.shape, INSIDE, dtype=np.int8)
-    outcomes[move > world.dead_zone] = UP
-    outcomes[move < -world.dead_zone] = DOWN
-
-    arms = [_trade(strength, side, chosen, today, solved.cost) for chosen in (calls, adjusting)]
-    symbols, days = _places(world)
-    rows = PairedRows(
-        session_days=days,
-        symbols=symbols,
-        symbol_names=tuple(f"S{number:03d}" for number in range(world.symbols)),
-        acted_on=(side != FLAT).ravel(),
-        outcomes=outcomes.ravel(),
-        calls_student=calls.ravel(),
-        calls_baseline=calls_baseline.ravel(),
-        probability_student=probability.ravel(),
-        probability_baseline=probability_baseline.ravel(),
-    )
-    returns = PairedReturns(
-        session_days=np.arange(world.days),
-        student=arms[0].daily,
-        baseline=arms[1].daily,
-        student_costs=arms[0].costs,
-        baseline_costs=arms[1].costs,
-    )
-    return Attempt(rows, returns, base_rate, arms[0].trades, arms[1].trades)
-
-
-def swapped(attempt: Attempt) -> Attempt:
-    """The same validation with student and baseline model exchanged; there must be an incumbent."""
-    rows, returns = attempt.rows, attempt.returns
-    return Attempt(
-        replace(
-            rows,
-            calls_student=rows.calls_baseline,
-            calls_baseline=rows.calls_student,
-            probability_student=rows.probability_baseline,
-            probability_baseline=rows.probability_student,
-        ),
-        PairedReturns(
-            returns.session_days,
-            returns.baseline,
-            returns.student,
-            returns.baseline_costs,
-            returns.student_costs,
-        ),
-        attempt.base_rate,
-        attempt.trades_baseline,
-        attempt.trades_student,
-    )
 
 
 def probability_up(signal: np.ndarray, knowledge: float, world: World) -> np.ndarray:
@@ -246,7 +103,7 @@ def probability_up(signal: np.ndarray, knowledge: float, world: World) -> np.nda
     return probability
 
 
-def _draw_signals(
+def draw_signals(
     world: World,
     knowledge: tuple[float, float, float],
     rule_noise: float,
@@ -269,7 +126,8 @@ def _draw_signals(
         share[1, 2] = share[2, 1] = world.shared_noise
     mix = np.linalg.cholesky(share + 1e-12 * np.eye(3))
     noises = [
-        _noise(world, generator) if incumbent or number != 1 else np.zeros_like(move) for number in range(3)
+        lasting_noise(world, generator) if incumbent or number != 1 else np.zeros_like(move)
+        for number in range(3)
     ]
     signals = []
     for row, r in zip(mix, knowledge, strict=True):
@@ -278,7 +136,7 @@ def _draw_signals(
     return move, today, signals
 
 
-def _noise(world: World, generator: np.random.Generator) -> np.ndarray:
+def lasting_noise(world: World, generator: np.random.Generator) -> np.ndarray:
     """A model's error, unit variance, lasting as long as a label; (d, r)."""
     return _moving_sum(_common_and_own(world, world.noise_day_share, generator), world.horizon_sessions)
 
@@ -302,14 +160,14 @@ def _moving_sum(steps: np.ndarray, sessions: int) -> np.ndarray:
     return summed
 
 
-def _calls(probability: np.ndarray, threshold: float) -> np.ndarray:
+def directions(probability: np.ndarray, threshold: float) -> np.ndarray:
     calls = np.full(probability.shape, FLAT, dtype=np.int8)
     calls[probability >= threshold] = LONG
     calls[1.0 - probability >= threshold] = SHORT
     return calls
 
 
-def _rule(signal: np.ndarray, lean: float) -> tuple[np.ndarray, np.ndarray]:
+def rule_view(signal: np.ndarray, lean: float) -> tuple[np.ndarray, np.ndarray]:
     """The rule's strength and its side, FLAT where it is too weak."""
     leaning = signal + lean
     strength = np.minimum(RULE_STRENGTH * np.abs(leaning), 1.0)
@@ -318,7 +176,7 @@ def _rule(signal: np.ndarray, lean: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _Traded:
+class Traded:
     """Daily net return and cost (d,), net P&L of each position, and positions (d, r)."""
 
     daily: np.ndarray
@@ -327,9 +185,9 @@ class _Traded:
     position: np.ndarray
 
 
-def _trade(
+def traded(
     strength: np.ndarray, side: np.ndarray, calls: np.ndarray, today: np.ndarray, cost: float
-) -> _Traded:
+) -> Traded:
     """The rule's positions as the calls adjust them, over the next session's move.
 
     Returns are in hundredths of the move's standard deviation, so that 1 + r stays positive.
@@ -342,154 +200,4 @@ def _trade(
     position = np.where(wanted >= ENTRY_STRENGTH, wanted * side, 0.0)
     charged = cost * np.abs(position)
     net = (position * today - charged) / 100.0
-    return _Traded(net.mean(axis=1), charged.mean(axis=1) / 100.0, net[position != 0.0], position)
-
-
-def _places(world: World) -> tuple[np.ndarray, np.ndarray]:
-    """Symbol and session day of each row."""
-    rows = world.symbols * world.slots
-    return np.tile(np.arange(rows) % world.symbols, world.days), np.repeat(np.arange(world.days), rows)
-
-
-# --- what the world's numbers must be
-
-
-@lru_cache(maxsize=64)
-def calibrate(world: World, *, incumbent: bool) -> Calibration:
-    """Solve a world for what its assumptions state; the window's size does not matter here."""
-    if (world.days, world.symbols, world.slots) != (_CALIBRATION_DAYS, _CALIBRATION_SYMBOLS, 1):
-        reference = replace(world, days=_CALIBRATION_DAYS, symbols=_CALIBRATION_SYMBOLS, slots=1)
-        return calibrate(reference, incumbent=incumbent)
-    baseline = _root(lambda r: model_quality(r, world)[2] - world.coverage, 0.005, 0.7)
-    precision, hit_ratio, _ = model_quality(baseline, world)
-    asked = (precision + hit_ratio) / 2 + world.uplift
-    better = _root(lambda r: sum(model_quality(r, world)[:2]) / 2 - asked, baseline, 0.95)
-    better_precision, better_hit_ratio, _ = model_quality(better, world)
-    rule, lean = _root(lambda r: rule_quality(r, 0.0, world)[0] - precision, 0.0, 0.95), 0.0
-    if not incumbent:
-        asked_of_rule = np.array([precision, hit_ratio])
-        rule, lean = root(
-            lambda pair: np.array(rule_quality(pair[0], pair[1], world)) - asked_of_rule,
-            np.array([baseline, world.drift / baseline]),
-            tol=1e-10,
-        ).x
-    up, down = ndtr(world.drift - world.dead_zone), ndtr(-world.drift - world.dead_zone)
-    solved = Calibration(
-        baseline=baseline,
-        better=better,
-        rule=float(rule),
-        rule_lean=float(lean),
-        rule_noise=world.rule_noise,
-        cost=0.0,
-        precision=precision,
-        hit_ratio=hit_ratio,
-        better_precision=better_precision,
-        better_hit_ratio=better_hit_ratio,
-        base_rate=float(up / (up + down)),
-    )
-    if incumbent:
-        return replace(solved, cost=_cost(world, solved, incumbent=True))
-    return _earning_nothing(world, solved)
-
-
-def model_quality(knowledge: float, world: World) -> tuple[float, float, float]:
-    """True precision of LONG calls, hit ratio and coverage of a calibrated model; by quadrature."""
-
-    def surplus(mean: float) -> float:
-        signal = np.array([(mean - world.drift) / knowledge])
-        return float(probability_up(signal, knowledge, world)[0]) - world.threshold
-
-    cut = _root(surplus, 0.0, 3.0)
-    return _quality(knowledge, (cut - world.drift) / knowledge, (-cut - world.drift) / knowledge, world)
-
-
-def rule_quality(knowledge: float, lean: float, world: World) -> tuple[float, float]:
-    """True precision of LONG calls and hit ratio of the rule; by quadrature."""
-    cut = ENTRY_STRENGTH / RULE_STRENGTH
-    return _quality(knowledge, cut - lean, -cut - lean, world)[:2]
-
-
-def _quality(knowledge: float, long_from: float, short_to: float, world: World) -> tuple[float, float, float]:
-    """Precision of LONG calls, hit ratio and share of calls, for calls outside two cuts of the signal."""
-    spread = math.sqrt(1.0 - knowledge**2)
-    calls, right = [], []
-    for edge, side in ((long_from, 1.0), (short_to, -1.0)):
-        signal = edge + side * _NODES
-        weight = _WEIGHTS * np.exp(-0.5 * signal**2) / math.sqrt(2.0 * math.pi)
-        beyond = (side * (knowledge * signal + world.drift) - world.dead_zone) / spread
-        calls.append(float(weight.sum()))
-        right.append(float(weight @ ndtr(beyond)))
-    return right[0] / calls[0], sum(right) / sum(calls), sum(calls)
-
-
-def _earning_nothing(world: World, solved: Calibration) -> Calibration:
-    """Choose how much noise an equal student shares with the rule so that it adds nothing to its Sharpe ratio."""
-
-    def advantage(shared: float) -> float:
-        trial = replace(solved, rule_noise=shared)
-        student, rule = _long_run(world, trial, incumbent=False)
-        cost = _cost_of(rule, world.annual_sharpe)
-        return _sharpe(student, cost) - _sharpe(rule, cost)
-
-    found = replace(solved, rule_noise=_root(advantage, 0.0, 0.95, tolerance=1e-3))
-    return replace(found, cost=_cost(world, found, incumbent=False))
-
-
-def _cost(world: World, solved: Calibration, *, incumbent: bool) -> float:
-    return _cost_of(_long_run(world, solved, incumbent=incumbent)[1], world.annual_sharpe)
-
-
-@dataclass(frozen=True)
-class _LongRun:
-    """An arm before costs: expected daily gross return, daily gross returns and daily exposure (d,)."""
-
-    expected: float
-    gross: np.ndarray
-    exposure: np.ndarray
-
-
-def _long_run(world: World, solved: Calibration, *, incumbent: bool) -> tuple[_LongRun, _LongRun]:
-    """Student and baseline over many days; the mean from what the signals imply, not from luck."""
-    generator = np.random.default_rng(20_120_102)
-    known = (solved.rule, solved.baseline, solved.baseline)
-    _, today, signals = _draw_signals(world, known, solved.rule_noise, incumbent, generator)
-    strength, side = _rule(signals[0], solved.rule_lean)
-    calls = _calls(probability_up(signals[2], solved.baseline, world), world.threshold)
-    across = solved.rule * solved.baseline + solved.rule_noise * math.sqrt(
-        (1.0 - solved.rule**2) * (1.0 - solved.baseline**2)
-    )
-    of_rule, of_student = np.linalg.solve(
-        np.array([[1.0, across], [across, 1.0]]), np.array([solved.rule, solved.baseline])
-    )
-    implied = (world.drift + of_rule * signals[0] + of_student * signals[2]) / world.horizon_sessions
-    arms = []
-    for chosen in (calls, calls if incumbent else np.zeros_like(calls)):
-        position = _trade(strength, side, chosen, today, 0.0).position
-        arms.append(
-            _LongRun(
-                float(np.mean(position * implied)),
-                np.mean(position * today, axis=1),
-                np.mean(np.abs(position), axis=1),
-            )
-        )
-    return arms[0], arms[1]
-
-
-def _sharpe(arm: _LongRun, cost: float) -> float:
-    """Annualised long-run Sharpe ratio at a cost of a full position."""
-    spread = float(np.std(arm.gross - cost * arm.exposure))
-    mean = arm.expected - cost * float(arm.exposure.mean())
-    return mean / spread * math.sqrt(TRADING_DAYS_PER_YEAR)
-
-
-def _cost_of(arm: _LongRun, annual_sharpe: float) -> float:
-    """Cost of a full position at which the arm has this Sharpe ratio; 0 where it earns less without any."""
-    return _root(lambda cost: _sharpe(arm, cost) - annual_sharpe, 0.0, 2.0, tolerance=1e-9)
-
-
-def _root(function: Callable[[float], float], low: float, high: float, *, tolerance: float = 1e-10) -> float:
-    """Root in [low, high]; the nearer end where the function does not change its sign."""
-    at_low, at_high = function(low), function(high)
-    if at_low * at_high > 0.0:
-        return low if abs(at_low) < abs(at_high) else high
-    return float(brentq(function, low, high, xtol=tolerance))
+    return Traded(net.mean(axis=1), charged.mean(axis=1) / 100.0, net[position != 0.0], position)

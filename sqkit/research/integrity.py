@@ -59,12 +59,13 @@ def prefix_invariance(
     Returns
     -------
     dict
-        ``symbols`` checked, ``findings`` (one line each, empty when nothing looked ahead), ``seed``.
+        ``symbols`` checked, ``findings`` (one line each, empty when nothing looked ahead),
+        ``unjudged`` (features of which nothing could be said, with the reason), ``seed``.
     """
     names = sorted(bars)
     chosen = np.random.default_rng(seed).permutation(len(names))[:CHECKED_SYMBOLS]
     checked = sorted(names[place] for place in chosen)
-    findings = []
+    findings, unjudged = [], []
     for symbol in checked:
         _, stop = bars[symbol].window(window.first_day, window.last_day)
         series = bars[symbol].slice(max(0, stop - CHECKED_BARS), stop)
@@ -77,12 +78,13 @@ def prefix_invariance(
             )
             return np.column_stack([said.probability_up, said.confidence, said.direction])
 
-        for what, report in (
-            ("feature", feature_look_ahead(model.feature_set, series, seed=seed)),
-            ("prediction", prediction_look_ahead(scores, series, 0, seed=seed)),
-        ):
+        features = feature_look_ahead(model.feature_set, series, seed=seed)
+        predictions = prediction_look_ahead(scores, series, 0, seed=seed)
+        for what, report in (("feature", features), ("prediction", predictions)):
             findings += [f"{symbol}: {what} {finding.line()}" for finding in report.findings]
-    return {"findings": findings, "seed": seed, "symbols": checked}
+        if features.status == "undefined":  # a model that never speaks is left to the metrics
+            unjudged.append(f"{symbol}: {features.reason}")
+    return {"findings": findings, "seed": seed, "symbols": checked, "unjudged": unjudged}
 
 
 def integrity_items(
@@ -133,7 +135,9 @@ def _time_order(name: str, model: Mapping[str, Any], first_day: int, *, blocking
 
 
 def _prefix_item(found: Mapping[str, Any]) -> Item:
-    findings = found["findings"]
+    findings, unjudged = found["findings"], found["unjudged"]
+    if unjudged and not findings:
+        return _item("prefix_invariance", "undefined", "; ".join(unjudged[:3]))
     checked = f"features and predictions of {', '.join(found['symbols'])} recomputed on cut and perturbed data"
     return _item(
         "prefix_invariance", _passed(not findings), "; ".join(findings[:3]) if findings else checked

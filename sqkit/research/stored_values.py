@@ -1,7 +1,7 @@
 """Comparing what is stored with what is computed again, value by value, each difference with its place.
 
 Floats may differ by what another kind of machine rounds otherwise; everything else must be equal.
-Called by `sqkit.research.verification`.
+Called by `sqkit.research.decision` and `sqkit.research.verification`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def value_differences(stored: Any, computed: Any, place: str) -> list[Difference
     if _equal(stored, computed):
         return []
     return [{"what": place, "stored": plain(stored), "computed": plain(computed)}]
+
+
+def same_values(stored: Any, computed: Any) -> bool:
+    """Whether two plain JSON values say the same."""
+    return not value_differences(stored, computed, "")
 
 
 def difference_line(difference: Mapping[str, Any]) -> str:

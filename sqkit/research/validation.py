@@ -74,7 +74,7 @@ def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest
     analyzer = AccuracyAnalyzer(output_dir)
     accuracy = analyzer.analyze()
     write_json(output_dir / ACCURACY_FILE, accuracy)
-    write_json(output_dir / COMPARISON_FILE, compare_with_baseline(run, accuracy))
+    write_json(output_dir / COMPARISON_FILE, compare_with_baseline(_metrics(run), accuracy))
     write_json(
         output_dir / PARITY_FILE,
         {
@@ -111,7 +111,7 @@ def _results(
         "files": files,
         "incumbent_model": plan.incumbent["model"] if plan.incumbent else None,
         "interval": plan.model.metadata["interval"],
-        "metrics": {name: part.metrics for name, part in _runs(run).items()},
+        "metrics": _metrics(run),
         "model_version": plan.model.version,
         "models": {
             "baseline": model_facts(plan.baseline_model, plan.rules.threshold)
@@ -148,6 +148,10 @@ def _runs(run: ValidationBacktest) -> dict[str, PortfolioRun]:
     return {"baseline": run.baseline, "buy_and_hold": run.buy_and_hold, "candidate": run.candidate}
 
 
+def _metrics(run: ValidationBacktest) -> dict[str, dict[str, float | None]]:
+    return {name: part.metrics for name, part in _runs(run).items()}
+
+
 def _symbol_summary(run: ValidationBacktest, symbol: str) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "bars": len(run.candidate.symbols[symbol].predictions["bar_time"]),
@@ -163,12 +167,20 @@ def _symbol_summary(run: ValidationBacktest, symbol: str) -> dict[str, Any]:
     return summary
 
 
-def compare_with_baseline(run: ValidationBacktest, accuracy: dict[str, Any]) -> dict[str, Any]:
-    """Candidate, baseline and the plain differences, on all rows and on acted-on rows."""
-    comparison: dict[str, Any] = {"buy_and_hold": run.buy_and_hold.metrics}
+def compare_with_baseline(financial: dict[str, Any], accuracy: dict[str, Any]) -> dict[str, Any]:
+    """Candidate, baseline and the plain differences, on all rows and on acted-on rows.
+
+    Parameters
+    ----------
+    financial
+        `sqkit.metrics.financial_metrics` of ``candidate``, ``baseline`` and ``buy_and_hold``.
+    accuracy
+        As ``validation_accuracy.json`` holds it.
+    """
+    comparison: dict[str, Any] = {"buy_and_hold": financial["buy_and_hold"]}
     for rows in ("all_rows", "acted_on_rows"):
-        candidate = seven_metrics(accuracy["candidate"][rows], run.candidate.metrics)
-        baseline = seven_metrics(accuracy["baseline"][rows], run.baseline.metrics)
+        candidate = seven_metrics(accuracy["candidate"][rows], financial["candidate"])
+        baseline = seven_metrics(accuracy["baseline"][rows], financial["baseline"])
         comparison[rows] = {
             "baseline": baseline,
             "candidate": candidate,

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
@@ -148,10 +147,7 @@ def check_accuracy(stored: Stored, notes: list[str]) -> list[Difference]:
 
 def check_comparison(stored: Stored, notes: list[str]) -> list[Difference]:
     """``comparison_baseline.json`` from the predictions and the stored financial metrics."""
-    run = SimpleNamespace(
-        **{role: SimpleNamespace(metrics=metrics) for role, metrics in stored.results["metrics"].items()}
-    )
-    computed = compare_with_baseline(cast(Any, run), stored.accuracy)
+    computed = compare_with_baseline(stored.results["metrics"], stored.accuracy)
     return value_differences(read_json(stored.folder / COMPARISON_FILE), computed, COMPARISON_FILE)
 
 
