@@ -8,7 +8,8 @@ hundred), not settings: a policy asks for a grade, it does not redefine one.
 none        no predictions, or neither thresholds nor tests passed
 weak        only the thresholds passed
 moderate    the student's daily loss is lower, p <= .05, also on the rows that can trade; without
-            an incumbent model: precision, daily P&L and Brier score together
+            an incumbent model: precision p <= .10 where the rule trades, daily P&L not worse, and a
+            Brier score better (p <= .05) than the training base rate and than the rule's own hit rates
 strong      p <= .01 and the interval of the precision difference lies above zero; without an
             incumbent model: precision p <= .01
 ==========  =================================================================================
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, Final
+
+from sqkit.checklist_inputs import is_number
 
 LOSS_ALL_ROWS: Final = "loss_differential.all_rows"
 LOSS_ACTED_ON: Final = "loss_differential.acted_on_rows"
@@ -28,6 +30,7 @@ PRECISION_ACTED_ON: Final = "precision_difference.acted_on_rows"
 FIRST_PRECISION: Final = "first_model.precision"
 FIRST_DAILY_PNL: Final = "first_model.daily_pnl"
 FIRST_BRIER: Final = "first_model.brier"
+FIRST_RULE_BRIER: Final = "first_model.brier_of_rule"
 
 STRONG_P: Final = 0.01
 MODERATE_P: Final = 0.05
@@ -39,7 +42,7 @@ _GRADING: Final = (LOSS_ALL_ROWS, FIRST_PRECISION)
 
 def is_graded(records: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the records hold a test that a grade can follow from."""
-    return any(record["name"] in _GRADING for record in records)
+    return any(record.get("name") in _GRADING for record in records)
 
 
 def evidence_grade(records: Sequence[Mapping[str, Any]], *, thresholds_passed: bool) -> str:
@@ -57,7 +60,7 @@ def evidence_grade(records: Sequence[Mapping[str, Any]], *, thresholds_passed: b
     str
         One of `sqkit.settings.GRADES`.
     """
-    known = {str(record["name"]): record for record in records}
+    known = {str(record.get("name")): record for record in records}
     if not is_graded(records):
         return "none"
     level = _first_model(known) if FIRST_PRECISION in known else _against_incumbent(known)
@@ -77,15 +80,16 @@ def _against_incumbent(known: Mapping[str, Mapping[str, Any]]) -> str:
 def _first_model(known: Mapping[str, Mapping[str, Any]]) -> str:
     precision = _p_value(known, FIRST_PRECISION)
     not_worse = _number(known, FIRST_DAILY_PNL) >= 0.0
-    calibrated = _p_value(known, FIRST_BRIER) <= MODERATE_P
+    calibrated = max(_p_value(known, FIRST_BRIER), _p_value(known, FIRST_RULE_BRIER)) <= MODERATE_P
     if precision > FIRST_PRECISION_P or not not_worse or not calibrated:
         return ""
     return "strong" if precision <= STRONG_P else "moderate"
 
 
 def _p_value(known: Mapping[str, Mapping[str, Any]], name: str) -> float:
-    """One-sided p of a test; 1 where it is missing or undefined."""
-    return _usable(known.get(name, {}), "p_value", otherwise=1.0)
+    """One-sided p of a test; 1 where it is missing, undefined or no probability."""
+    p = _usable(known.get(name, {}), "p_value", otherwise=1.0)
+    return p if 0.0 <= p <= 1.0 else 1.0
 
 
 def _number(known: Mapping[str, Mapping[str, Any]], name: str) -> float:
@@ -102,7 +106,6 @@ def _lower_bound(known: Mapping[str, Mapping[str, Any]], name: str) -> float:
 
 def _usable(record: Mapping[str, Any], key: str, *, otherwise: float) -> float:
     """A number of a record whose test was defined; anything else says nothing."""
-    value = record.get(key)
-    if record.get("status") not in ("pass", "fail") or isinstance(value, bool):
-        return otherwise
-    return float(value) if isinstance(value, Real) and math.isfinite(value) else otherwise
+    value: Any = record.get(key)
+    defined = record.get("status") in ("pass", "fail")
+    return float(value) if defined and is_number(value) else otherwise

@@ -1,7 +1,8 @@
 """Made-up validations for tests: two sides on the same rows and days, their skill chosen.
 
 `made_rows` and `made_returns` build what `AccuracyAnalyzer` and the backtest leave behind; `gathered`
-runs the whole evidence on them, and `problems_of` says what is wrong with the form of a record.
+runs the whole evidence on them, `judged` the whole gate as `sqkit.research.decision.judge` does, and
+`problems_of` says what is wrong with the form of a record.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
+from sqkit.checklist import Adequacy, Policy, generate_promotion_checklist
+from sqkit.checklist_rules import thresholds_passed, unrounded_deltas
+from sqkit.metrics import accuracy_metrics, adequacy_counts, financial_metrics, seven_metrics
 from sqkit.records import DOWN, FLAT, INSIDE, LONG, SHORT, UP
 from sqkit.research.evidence import Evidence, PairedReturns, PairedRows, Trials, gather_evidence
+from sqkit.settings import Settings
 
 FIRST_DAY = 19_723
 """2024-01-01, a Monday."""
@@ -124,6 +130,81 @@ def gathered(rows: PairedRows, returns: PairedReturns, **changes: Any) -> Eviden
         "sharpe_uplift": 0.5,
     }
     return gather_evidence(rows, returns, **arguments | changes)
+
+
+def judged(
+    rows: PairedRows, returns: PairedReturns, *, policy: dict[str, Any] | None = None, **changes: Any
+) -> tuple[Evidence, dict[str, Any]]:
+    """Evidence and checklist of a made-up validation under the default policy with `policy` in place.
+
+    Metrics, counts, thresholds and evidence all follow from the rows and returns; every day stands for
+    a closed trade.
+    """
+    asked = Policy.from_settings(Settings(_env_file=None), **(policy or {}))
+    rule = bool(np.isnan(rows.probability_baseline).all())
+    sevens = {}
+    for side, calls, probability, series in (
+        ("candidate", rows.calls_student, rows.probability_student, returns.student),
+        ("baseline", rows.calls_baseline, None if rule else rows.probability_baseline, returns.baseline),
+    ):
+        accuracy = accuracy_metrics(calls, rows.outcomes, probability)
+        sevens[side] = seven_metrics(accuracy, financial_metrics(series, series))
+    candidate, baseline = sevens["candidate"], sevens["baseline"]
+    found = gathered(
+        rows,
+        returns,
+        **{
+            "thresholds_passed": thresholds_passed(candidate, baseline, asked),
+            "sharpe_uplift": unrounded_deltas(candidate, baseline, asked)["sharpe_uplift"],
+        }
+        | changes,
+    )
+    checklist = generate_promotion_checklist(
+        timestamp="2025-01-12T15:30:00Z",
+        candidate_model="student_model.onnx",
+        baseline_model=None if rule else "baseline_model.onnx",
+        start=None,
+        end=None,
+        symbols=rows.symbol_names,
+        candidate_metrics=candidate,
+        baseline_metrics=baseline,
+        policy=asked,
+        adequacy=Adequacy(**adequacy_counts(rows.session_days, rows.calls_student, rows.calls_baseline)),
+        evidence={"records": found.records, "summary": found.summary},
+        digests={"model": "a" * 64, "predictions": "b" * 64},
+    )
+    return found, checklist
+
+
+def with_rows(rows: PairedRows, chosen: np.ndarray) -> PairedRows:
+    """These rows only, or in this order."""
+    columns = [field.name for field in fields(rows) if field.name != "symbol_names"]
+    return replace(rows, **{name: getattr(rows, name)[chosen] for name in columns})
+
+
+def with_days(returns: PairedReturns, chosen: np.ndarray) -> PairedReturns:
+    """These days only, or in this order."""
+    return PairedReturns(*(getattr(returns, field.name)[chosen] for field in fields(returns)))
+
+
+def swapped(rows: PairedRows, returns: PairedReturns) -> tuple[PairedRows, PairedReturns]:
+    """Student and baseline exchanged."""
+    return (
+        replace(
+            rows,
+            calls_student=rows.calls_baseline,
+            calls_baseline=rows.calls_student,
+            probability_student=rows.probability_baseline,
+            probability_baseline=rows.probability_student,
+        ),
+        replace(
+            returns,
+            student=returns.baseline,
+            baseline=returns.student,
+            student_costs=returns.baseline_costs,
+            baseline_costs=returns.student_costs,
+        ),
+    )
 
 
 def by_name(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:

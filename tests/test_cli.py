@@ -15,7 +15,7 @@ CANDIDATE = dict(zip(METRIC_KEYS, (0.712, 0.668, 0.687, 1.85, 0.142, 0.083, 0.58
 BASELINE = dict(zip(METRIC_KEYS, (0.685, 0.632, 0.654, 1.72, 0.118, 0.091, 0.557), strict=True))
 COMMANDS = {
     *("train-teacher", "train-student", "validate", "checklist", "report", "inspect", "doctor", "data"),
-    *("verify", "policy", "lookahead", "holdout"),
+    *("verify", "policy", "lookahead", "holdout", "plan"),
 }
 
 
@@ -257,8 +257,8 @@ def honest(frame):
 """
 
 
-def test_lookahead_exits_one_when_a_column_knows_the_future(project: Project) -> None:
-    """A user's own function on a user's own file: exit 1 and the column, exit 0, or exit 2 in one line."""
+def test_lookahead_exits_four_when_a_column_knows_the_future(project: Project) -> None:
+    """A user's own function on a user's own file: exit 4 and the column, exit 0, or exit 2 in one line."""
     write_market(planted_market(1, 1, 300, "1d", 0.0), project.root / "bars")
     (project.root / "mine.py").write_text(LOOKS_AHEAD)
     words = ("--bars", "bars", "--market", "us")
@@ -268,7 +268,7 @@ def test_lookahead_exits_one_when_a_column_knows_the_future(project: Project) ->
     shipped = project.sqkit("lookahead", "swing_v1", *words)
     unknown = project.sqkit("lookahead", "mine:centered", *words)
 
-    assert (biased.returncode, honest.returncode, shipped.returncode) == (1, 0, 0), biased.stderr
+    assert (biased.returncode, honest.returncode, shipped.returncode) == (4, 0, 0), biased.stderr
     assert "smooth" in biased.stdout
     assert "look-ahead in 1 of 2 columns" in biased.stdout
     assert json.loads(honest.stdout)["ok"] is True

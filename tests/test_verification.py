@@ -380,8 +380,8 @@ FILE_EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
         "promotion_checklist.json",
     ),
     "the checklist a list": (lambda f: (f / CHECKLIST_FILE).write_text("[]"), "is no checklist"),
-    "the checklist endless": (lambda f: (f / CHECKLIST_FILE).write_text("[" * 200_000), "another form"),
-    "the checklist no text": (lambda f: (f / CHECKLIST_FILE).write_bytes(b"\xff\xfe"), "another form"),
+    "the checklist endless": (lambda f: (f / CHECKLIST_FILE).write_text("[" * 200_000), "not strict JSON"),
+    "the checklist no text": (lambda f: (f / CHECKLIST_FILE).write_bytes(b"\xff\xfe"), "not strict JSON"),
     "a number out of range": (
         lambda f: (f / CHECKLIST_FILE).write_text(
             (f / CHECKLIST_FILE).read_text().replace('"recommendation"', '"x": 1e999, "recommendation"', 1)

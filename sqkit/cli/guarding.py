@@ -1,11 +1,11 @@
-"""Commands that keep a result honest before it exists: ``sqkit lookahead`` and ``sqkit holdout``."""
+"""Commands that keep a result honest before it exists: ``sqkit lookahead``, ``plan`` and ``holdout``."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sqkit.cli.words import Interval, Json, Market, Strategy, app, group, show
+from sqkit.cli.words import Interval, Json, Market, Strategy, Words, app, group, show
 
 if TYPE_CHECKING:
     from sqkit.research.trials import TrialLedger
@@ -25,7 +25,7 @@ def lookahead(
     seed: int = 0,
     json: Json = False,
 ) -> int:
-    """Check a feature set for look-ahead on bars that are cut and changed; exit 1 when it has any.
+    """Check a feature set for look-ahead on bars that are cut and changed; exit 4 when it has any.
 
     Parameters
     ----------
@@ -48,7 +48,56 @@ def lookahead(
 
     result = lookahead_job(target, bars=bars, symbol=symbol, market=market, interval=interval, seed=seed)
     show(result, json, lookahead_lines(result))
-    return 0 if result["ok"] else 1
+    return 0 if result["ok"] else 4
+
+
+@app.command
+def plan(
+    *,
+    strategy: Strategy,
+    symbols: Words = None,
+    start: str,
+    end: str,
+    market: Market | None = None,
+    interval: Interval | None = None,
+    horizon_bars: int | None = None,
+    json: Json = False,
+) -> int:
+    """Say before training what a validation window can show, and what would suffice.
+
+    Parameters
+    ----------
+    strategy
+        intraday or swing.
+    symbols
+        Symbols you would validate on, separated by spaces.
+    start
+        First session date of the window.
+    end
+        Last session date, included.
+    market
+        By default SENSEQUANT_MARKET.
+    interval
+        By default 1d for swing and 1m for intraday.
+    horizon_bars
+        Bars a label looks ahead; by default 5 for swing and 15 for intraday.
+    json
+        Print the plan as JSON.
+    """
+    from sqkit.research.planning import plan_job
+    from sqkit.research.window_plan import plan_lines
+
+    planned = plan_job(
+        strategy=strategy,
+        symbols=symbols,
+        start=start,
+        end=end,
+        market=market,
+        interval=interval,
+        horizon_bars=horizon_bars,
+    )
+    show(planned, json, plan_lines(planned))
+    return 0
 
 
 @holdout.command(name="set")

@@ -23,9 +23,10 @@ from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer, read_results
 from sqkit.research.evidence import EVIDENCE_FILE, gather_evidence
 from sqkit.research.evidence_inputs import evidence_inputs
 from sqkit.research.integrity import integrity_items
+from sqkit.research.power import would_suffice_line
 from sqkit.research.stored_values import same_values
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
-from sqkit.settings import Settings
+from sqkit.settings import GRADES, Settings
 
 CHECKLIST_FILE: Final = "promotion_checklist.json"
 CHECKLIST_PAGE: Final = "promotion_checklist.md"
@@ -111,6 +112,7 @@ def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
     parity = read_json(validated / PARITY_FILE)
     analyzer = AccuracyAnalyzer(validated)
     _require_unchanged(validated, results, analyzer)
+    candidate, baseline = analyzer.pooled("candidate"), analyzer.pooled("baseline")
     accuracy = {role: analyzer.metrics(role) for role in ("candidate", "baseline")}
     sevens = {role: seven_metrics(accuracy[role], results["metrics"][role]) for role in accuracy}
     inputs = evidence_inputs(results, analyzer)
@@ -124,8 +126,17 @@ def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
         thresholds_passed=thresholds_passed(sevens["candidate"], sevens["baseline"], policy),
         sharpe_uplift=uplift,
     )
+    counts = adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])
+    would_suffice = ""
+    if GRADES.index(found.grade) < GRADES.index(policy.min_evidence):
+        would_suffice = would_suffice_line(
+            found.records,
+            session_days=counts["session_days"],
+            symbols=len(results["validation_period"]["symbols"]),
+            min_precision_uplift=policy.min_precision_uplift,
+            min_evidence=policy.min_evidence,
+        )
     kept = {name: results["trials"][name] for name in ("n_trials", "ledger_lines", "ledger_head")}
-    candidate, baseline = analyzer.pooled("candidate"), analyzer.pooled("baseline")
     period = results["validation_period"]
     checklist = generate_promotion_checklist(
         timestamp=timestamp,
@@ -137,13 +148,12 @@ def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
         candidate_metrics=sevens["candidate"],
         baseline_metrics=sevens["baseline"],
         policy=policy,
-        adequacy=Adequacy(
-            **adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])
-        ),
+        adequacy=Adequacy(**counts),
         integrity=integrity_items(results, analyzer, parity),
         evidence={
             "records": found.records,
             "summary": found.summary,
+            "would_suffice": would_suffice,
             "trials": kept,
             "context": _context(analyzer, accuracy),
             "incumbent_model": results["incumbent_model"],

@@ -22,7 +22,13 @@ from typing import Any, Final
 import numpy as np
 
 from sqkit.checklist_tables import p_text
-from sqkit.evidence_grade import FIRST_BRIER, FIRST_PRECISION, LOSS_ALL_ROWS, evidence_grade
+from sqkit.evidence_grade import (
+    FIRST_BRIER,
+    FIRST_PRECISION,
+    FIRST_RULE_BRIER,
+    LOSS_ALL_ROWS,
+    evidence_grade,
+)
 from sqkit.research.many_trials import block_length
 from sqkit.research.overfitting import probability_of_backtest_overfitting
 from sqkit.research.paired_evidence import (
@@ -182,7 +188,7 @@ def summary_line(
     if FIRST_PRECISION in known:
         test = (
             f"first model, no incumbent: precision p {_p(known[FIRST_PRECISION])}, "
-            f"Brier against the base rate p {_p(known[FIRST_BRIER])}"
+            f"Brier p {_p(known[FIRST_BRIER])} against the base rate, {_p(known[FIRST_RULE_BRIER])} against the rule"
         )
     else:
         test = f"Brier p {_p(known[LOSS_ALL_ROWS])}"
@@ -196,14 +202,14 @@ def _sharpe(record: dict[str, Any], relative: float | None) -> str:
     if estimate is None:
         return f"Sharpe difference undefined ({record['note']})"
     if interval is None:
-        return f"Sharpe {estimate:+.2f} (no interval: {record['note']})"
+        return f"Sharpe {estimate:+z.2f} (no interval: {record['note']})"
     low, high = interval
     verdict = "noise" if low <= 0.0 <= high else "more than noise"
     if relative is not None and estimate != 0.0 and relative != 0.0:
         unit = 100.0 * relative / estimate
-        said = f"{unit * estimate:+.1f} % (95 % CI {unit * low:+.0f} % .. {unit * high:+.0f} %)"
+        said = f"{unit * estimate:+z.1f} % (95 % CI {unit * low:+z.0f} % .. {unit * high:+z.0f} %)"
     else:
-        said = f"{estimate:+.2f} (95 % CI {low:+.2f} .. {high:+.2f})"
+        said = f"{estimate:+z.2f} (95 % CI {low:+z.2f} .. {high:+z.2f})"
     return f"Sharpe {said}: {verdict} at {days} days"
 
 

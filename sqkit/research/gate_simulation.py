@@ -21,6 +21,7 @@ from sqkit.checklist_rules import PROMOTE, recommend, thresholds_passed
 from sqkit.evidence_grade import (
     FIRST_BRIER,
     FIRST_PRECISION,
+    FIRST_RULE_BRIER,
     LOSS_ACTED_ON,
     LOSS_ALL_ROWS,
     PRECISION_ALL_ROWS,
@@ -206,6 +207,7 @@ def world_facts(world: World, *, attempts: int, seed: int = 0) -> dict[str, Any]
         "no_incumbent_power": {
             "precision_acted_on_at_10_percent": rejects(first, f"p_{FIRST_PRECISION}", 0.10),
             "brier_against_base_rate": rejects(first, f"p_{FIRST_BRIER}"),
+            "brier_against_the_rule": rejects(first, f"p_{FIRST_RULE_BRIER}"),
         },
         "levels": {name: mean(equal, name) for name in equal[0] if not name.startswith(("p_", "uplift_"))},
         "true_uplift_measured": {
@@ -239,7 +241,14 @@ def _measure(attempt: Attempt, overlap: int) -> dict[str, float]:
     spread = float(np.std(gain, ddof=1)) or math.inf
     tests = [
         name
-        for name in (LOSS_ALL_ROWS, LOSS_ACTED_ON, PRECISION_ALL_ROWS, FIRST_PRECISION, FIRST_BRIER)
+        for name in (
+            LOSS_ALL_ROWS,
+            LOSS_ACTED_ON,
+            PRECISION_ALL_ROWS,
+            FIRST_PRECISION,
+            FIRST_BRIER,
+            FIRST_RULE_BRIER,
+        )
         if name in known
     ]
     return {

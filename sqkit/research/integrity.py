@@ -97,7 +97,7 @@ def integrity_items(
         _time_order("time_order", candidate, first_day, blocking=True),
         _prefix_item(results["prefix_invariance"]),
         _identical_rows(analyzer),
-        _distinct_models(results["digests"], candidate, baseline),
+        _distinct_models(results["digests"], candidate, baseline, analyzer),
         _out_of_fold(candidate),
         _fits_run(results, candidate, baseline),
         _trial_ledger(results["trials"]),
@@ -135,13 +135,15 @@ def _time_order(name: str, model: Mapping[str, Any], first_day: int, *, blocking
 
 
 def _prefix_item(found: Mapping[str, Any]) -> Item:
-    findings, unjudged = found["findings"], found["unjudged"]
+    findings, unjudged = found["findings"], list(found["unjudged"])
+    if not found["symbols"]:
+        unjudged.append("no symbol was recomputed")
     if unjudged and not findings:
         return _item("prefix_invariance", "undefined", "; ".join(unjudged[:3]))
-    checked = f"features and predictions of {', '.join(found['symbols'])} recomputed on cut and perturbed data"
-    return _item(
-        "prefix_invariance", _passed(not findings), "; ".join(findings[:3]) if findings else checked
+    checked = (
+        f"features and predictions of {', '.join(found['symbols'])} recomputed on cut and perturbed data"
     )
+    return _item("prefix_invariance", _passed(not findings), "; ".join(findings[:3]) if findings else checked)
 
 
 def _identical_rows(analyzer: AccuracyAnalyzer) -> Item:
@@ -156,7 +158,10 @@ def _identical_rows(analyzer: AccuracyAnalyzer) -> Item:
 
 
 def _distinct_models(
-    digests: Mapping[str, Any], candidate: Mapping[str, Any], baseline: Mapping[str, Any] | None
+    digests: Mapping[str, Any],
+    candidate: Mapping[str, Any],
+    baseline: Mapping[str, Any] | None,
+    analyzer: AccuracyAnalyzer,
 ) -> Item:
     if baseline is None:
         return _item("distinct_models", "pass", "the baseline is the rule")
@@ -165,7 +170,17 @@ def _distinct_models(
     if candidate["behaviour"] == baseline["behaviour"]:
         note = "candidate and baseline behave alike: the same graph, features and threshold under two names"
         return _item("distinct_models", "fail", note)
-    return _item("distinct_models", "pass", "SHA-256 and behaviour of candidate and baseline differ")
+    if _same_answers(analyzer):
+        note = "candidate and baseline gave every row the same probability: one model in two files"
+        return _item("distinct_models", "fail", note)
+    note = "SHA-256, behaviour and probabilities of candidate and baseline differ"
+    return _item("distinct_models", "pass", note)
+
+
+def _same_answers(analyzer: AccuracyAnalyzer) -> bool:
+    """Whether both models spoke and said the same: a graph saved again has another digest, no other answers."""
+    candidate, baseline = (analyzer.pooled(role)["probability_up"] for role in ("candidate", "baseline"))
+    return bool(np.isfinite(candidate).any()) and np.array_equal(candidate, baseline, equal_nan=True)
 
 
 def _out_of_fold(candidate: Mapping[str, Any]) -> Item:

@@ -7,7 +7,8 @@ ones, so the stated error rates are those of this code. In: `PairedRows`, daily 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from sqkit.evidence_grade import (
     FIRST_DAILY_PNL,
     FIRST_PRECISION,
     FIRST_PRECISION_P,
+    FIRST_RULE_BRIER,
     LOSS_ACTED_ON,
     LOSS_ALL_ROWS,
     MODERATE_P,
@@ -30,8 +32,9 @@ from sqkit.research.evidence_records import (
     PASS,
     UNDEFINED,
     evidence_record,
+    finite,
 )
-from sqkit.research.paired_rows import PairedReturns, PairedRows
+from sqkit.research.paired_rows import BASELINE_COLUMNS, STUDENT_COLUMNS, PairedReturns, PairedRows
 from sqkit.research.paired_statistics import PairedDifference, loss_differential, precision_difference
 from sqkit.research.sharpe_difference import SharpeDifference, sharpe_difference
 
@@ -49,6 +52,7 @@ _SHARE_METHOD: Final = f"{_T_TEST}, delta method on day sums"
 _LOSS_METHOD: Final = f"{_T_TEST} of the daily Brier difference"
 _SHARPE_METHOD: Final = "Ledoit-Wolf studentized circular block bootstrap of pairs"
 _SAME_RETURNS: Final = "student and baseline earned the same on every day"
+_SAME_CALLS: Final = "student and baseline called alike and were right alike on every day"
 
 
 def blocking_records(
@@ -80,8 +84,8 @@ def blocking_records(
         *better,
         *precision,
         *hit_ratio,
-        _no_harm(HARM_PRECISION, precision[0]),
-        _no_harm(HARM_HIT_RATIO, hit_ratio[0]),
+        _no_harm_share(HARM_PRECISION, precision[0], lambda: rows.long_counts(rows.everywhere)),
+        _no_harm_share(HARM_HIT_RATIO, hit_ratio[0], lambda: rows.directional_counts(rows.everywhere)),
         _no_harm_sharpe(sharpe, returns),
     ]
 
@@ -106,30 +110,39 @@ def loss_records(rows: PairedRows, overlap: int) -> list[Record]:
 def first_model_records(
     rows: PairedRows, returns: PairedReturns, *, base_rate: float, overlap: int
 ) -> list[Record]:
-    """Student against a rule: precision where it trades, daily P&L, and Brier against the base rate."""
+    """Student against a rule: precision where it trades, daily P&L, and two Brier differentials.
+
+    The second one, against the rule's own hit rates, is what keeps an equal student out: a student that
+    knows as much as the rule beats a constant easily.
+    """
     precision = precision_difference(rows.long_counts(rows.acted_on), overlap=overlap)
     days = np.arange(len(returns.student))
     earned = loss_differential(-returns.baseline, -returns.student, days)
     scored = rows.decisive(rows.everywhere)
-    constant = np.full(len(rows), base_rate)
-    brier = loss_differential(
-        rows.brier_losses(scored, constant),
-        rows.brier_losses(scored, rows.probability_student),
-        rows.day_index[scored],
-        overlap=overlap,
+    opponents = (
+        (FIRST_BRIER, "the training base rate", np.full(len(rows), base_rate)),
+        (FIRST_RULE_BRIER, "the rule's own hit rates on these rows", rows.rule_forecast(scored)),
     )
     return [
         _record(FIRST_PRECISION, "blocking", precision, _SHARE_METHOD, overlap, level=FIRST_PRECISION_P),
         _daily_pnl(earned, returns),
-        _record(
-            FIRST_BRIER,
-            "blocking",
-            brier,
-            f"{_LOSS_METHOD} to the training base rate",
-            overlap,
-            level=MODERATE_P,
-            unit="Brier score",
-            params={"base_rate": base_rate},
+        *(
+            _record(
+                name,
+                "blocking",
+                loss_differential(
+                    rows.brier_losses(scored, forecast),
+                    rows.brier_losses(scored, rows.probability_student),
+                    rows.day_index[scored],
+                    overlap=overlap,
+                ),
+                f"{_LOSS_METHOD} to {opponent}",
+                overlap,
+                level=MODERATE_P,
+                unit="Brier score",
+                params={"base_rate": finite(base_rate)} if name == FIRST_BRIER else None,
+            )
+            for name, opponent, forecast in opponents
         ),
     ]
 
@@ -153,8 +166,10 @@ def share_records(rows: PairedRows, overlap: int) -> tuple[list[Record], list[Re
 def daily_sharpe_difference(
     returns: PairedReturns, *, block: int = 1, reps: int = 4999, seed: int = 0
 ) -> SharpeDifference:
-    """`sharpe_difference` of student and baseline, per day."""
-    return sharpe_difference(returns.student, returns.baseline, block=block, reps=reps, seed=seed)
+    """`sharpe_difference` of student and baseline, per day; a reason names the side."""
+    found = sharpe_difference(returns.student, returns.baseline, block=block, reps=reps, seed=seed)
+    reason = found.reason.replace("r1: ", "student: ").replace("r2: ", "baseline: ")
+    return replace(found, reason=reason)
 
 
 def sharpe_record(found: SharpeDifference) -> Record:
@@ -254,23 +269,38 @@ def _daily_pnl(found: PairedDifference, returns: PairedReturns) -> Record:
     )
 
 
-def _no_harm(name: str, difference: Record) -> Record:
+def _no_harm(name: str, difference: Record, *, same: bool) -> Record:
     """The same difference, asked whether its 95 % interval lies wholly below zero.
 
-    A difference of exactly nothing, as between a model and its copy, harms nobody and has no interval.
+    Two sides that are the `same`, as a model and its copy, harm nobody; their difference has no interval.
     """
     upper = difference["ci"][1] if difference["ci"] else None
     status = UNDEFINED if upper is None else FAIL if upper < 0.0 else PASS
-    if difference["status"] == UNDEFINED and difference["estimate"] == 0.0:
-        status = PASS
-    return {**difference, "name": name, "kind": "blocking", "status": status, "threshold": 0.0}
+    return {
+        **difference,
+        "name": name,
+        "kind": "blocking",
+        "status": PASS if same else status,
+        "threshold": 0.0,
+    }
+
+
+def _no_harm_share(name: str, difference: Record, counts: Callable[[], np.ndarray]) -> Record:
+    """Equal shares alone, on one day say, could be chance: the same is the same on every day."""
+    same = difference["estimate"] == 0.0 and _same_calls(counts())
+    return _no_harm(name, difference | ({"note": _SAME_CALLS} if same else {}), same=same)
+
+
+def _same_calls(counts: np.ndarray) -> bool:
+    return np.array_equal(counts[:, STUDENT_COLUMNS], counts[:, BASELINE_COLUMNS])
 
 
 def _no_harm_sharpe(found: SharpeDifference, returns: PairedReturns) -> Record:
     record = sharpe_record(found)
-    if found.status != "ok" and _same(returns):
-        record |= {"estimate": 0.0, "note": _SAME_RETURNS}
-    return _no_harm(HARM_SHARPE, record)
+    same = found.status != "ok" and _same(returns)
+    return _no_harm(
+        HARM_SHARPE, record | ({"estimate": 0.0, "note": _SAME_RETURNS} if same else {}), same=same
+    )
 
 
 def _same(returns: PairedReturns) -> bool:

@@ -6,12 +6,13 @@ made-up ones; the tests do not know the difference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 
-from sqkit.records import DOWN, FLAT, LONG, UP
+from sqkit.errors import UsageError
+from sqkit.records import DOWN, FLAT, LONG, SHORT, UP
 
 STUDENT_COLUMNS = (0, 1)
 BASELINE_COLUMNS = (2, 3)
@@ -37,6 +38,11 @@ class PairedRows:
         int8 (n,), LONG, FLAT or SHORT.
     probability_student, probability_baseline
         float (n,), P(up | decisive move), NaN where not scored; all NaN for a rule.
+
+    Raises
+    ------
+    UsageError
+        Arrays that are not one-dimensional or differ in length, or a symbol without a name.
     """
 
     session_days: np.ndarray
@@ -48,6 +54,14 @@ class PairedRows:
     calls_baseline: np.ndarray
     probability_student: np.ndarray
     probability_baseline: np.ndarray
+
+    def __post_init__(self) -> None:
+        _same_length(self, "rows", leaving_out="symbol_names")
+        if len(self) and not 0 <= self.symbols.min() <= self.symbols.max() < len(self.symbol_names):
+            raise UsageError(
+                f"symbols {self.symbols.min()} to {self.symbols.max()} of {len(self.symbol_names)} names: "
+                "give every symbol its name"
+            )
 
     def __len__(self) -> int:
         return len(self.session_days)
@@ -95,11 +109,25 @@ class PairedRows:
     def decisive(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` with a decisive outcome that the student scored; bool (n,)."""
         chosen: np.ndarray = (
-            rows
-            & ((self.outcomes == UP) | (self.outcomes == DOWN))
-            & np.isfinite(self.probability_student)
+            rows & ((self.outcomes == UP) | (self.outcomes == DOWN)) & np.isfinite(self.probability_student)
         )
         return chosen
+
+    def rule_forecast(self, rows: np.ndarray) -> np.ndarray:
+        """P(up) as the baseline's calls give it: the share of up moves among `rows` it calls alike; float (n,).
+
+        The rule has no probabilities. These are the best it could have had, since they come from the
+        very outcomes it is judged on: LONG, SHORT, not called although it has a side, and no side.
+        """
+        said = np.where(
+            self.calls_baseline == LONG,
+            0,
+            np.where(self.calls_baseline == SHORT, 1, np.where(self.acted_on, 2, 3)),
+        )
+        called = np.bincount(said[rows], minlength=4)
+        up = np.bincount(said[rows], self.outcomes[rows] == UP, minlength=4)
+        share: np.ndarray = np.divide(up, called, out=np.full(4, 0.5), where=called > 0)
+        return share[said]
 
     def brier_losses(self, rows: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Squared distance of a probability, float (n,), and the outcome on these decisive rows; float (k,)."""
@@ -119,6 +147,11 @@ class PairedReturns:
         float (d,), net of costs, zero on idle days.
     student_costs, baseline_costs
         float (d,), fees and slippage as a share of capital, already inside the returns.
+
+    Raises
+    ------
+    UsageError
+        Arrays that are not one-dimensional or differ in length.
     """
 
     session_days: np.ndarray
@@ -126,3 +159,17 @@ class PairedReturns:
     baseline: np.ndarray
     student_costs: np.ndarray
     baseline_costs: np.ndarray
+
+    def __post_init__(self) -> None:
+        _same_length(self, "days")
+
+
+def _same_length(paired: PairedRows | PairedReturns, what: str, leaving_out: str = "") -> None:
+    shapes = {
+        field.name: np.shape(getattr(paired, field.name))
+        for field in fields(paired)
+        if field.name != leaving_out
+    }
+    if len(set(shapes.values())) > 1 or len(shapes["session_days"]) != 1:
+        said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise UsageError(f"{said}: give student and baseline on the same {what}, one value each")

@@ -32,12 +32,12 @@ Series = tuple[np.ndarray, np.ndarray]
 CALIBRATION_BINS: Final = 10
 
 
-def calibration_record(
-    rows: PairedRows, side: str, *, seed: int
-) -> tuple[Record, list[dict[str, Any]]]:
+def calibration_record(rows: PairedRows, side: str, *, seed: int) -> tuple[Record, list[dict[str, Any]]]:
     """Whether a confidence means what it says, against what a perfect model would show; with its bins."""
     probability = rows.probability_student if side == "student" else rows.probability_baseline
-    scored = rows.decisive(rows.everywhere) & np.isfinite(probability)
+    scored = np.flatnonzero(rows.decisive(rows.everywhere) & np.isfinite(probability))
+    # By size: the draws of the null must not depend on the order in which symbols were asked for.
+    scored = scored[np.argsort(probability[scored], kind="stable")]
     up = rows.outcomes[scored] == UP
     found = calibration(probability[scored], up, bins=CALIBRATION_BINS, seed=seed)
     known = found.ece is not None and found.ece_null_95 is not None
@@ -63,7 +63,9 @@ def calibration_record(
 def week_record(rows: PairedRows, returns: PairedReturns, *, first_model: bool) -> Record:
     """Uplift by ISO week: of the daily Brier score, or of the daily P&L where the baseline is a rule."""
     if first_model:
-        return weekly_stability(returns.student - returns.baseline, returns.session_days)
+        with np.errstate(all="ignore"):  # what is not finite is said by the record
+            earned = returns.student - returns.baseline
+        return weekly_stability(earned, returns.session_days)
     scored = rows.decisive(rows.everywhere) & np.isfinite(rows.probability_baseline)
     difference = rows.brier_losses(scored, rows.probability_baseline) - rows.brier_losses(
         scored, rows.probability_student

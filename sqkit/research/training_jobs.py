@@ -21,10 +21,11 @@ from sqkit.files import (
 from sqkit.model_file import STUDENT_FILE
 from sqkit.records import iso_date
 from sqkit.research.accuracy import RULE
-from sqkit.research.backtest import TradingRules, require_bars
+from sqkit.research.backtest import TradingRules, Window, require_bars
 from sqkit.research.holdout import refuse_sealed
 from sqkit.research.manifest import page_records, run_folder
 from sqkit.research.marketdata import available_symbols
+from sqkit.research.planning import lines_before_training
 from sqkit.research.progress import say
 from sqkit.research.reporting import ReportRun
 from sqkit.research.requests import Trained, ValidationRequest
@@ -146,7 +147,9 @@ def train_student_job(
     if validation is not None:
         location = as_typed(validation.bars or bars or teacher["bars_location"])
         validation = replace(validation, model=f"{student_dir}/{STUDENT_FILE}", bars=location)
-        _refuse_validation(validation, teacher, settings)
+        window = _refuse_validation(validation, teacher, settings)
+        for line in lines_before_training(validation, teacher, window, settings):
+            say(line)
     version = version_of(version_tag, student_dir)
     _refuse_holdout(
         settings,
@@ -173,8 +176,8 @@ def train_student_job(
     return replace(trained, report=verdict.report or trained.report, verdict=verdict)
 
 
-def _refuse_validation(validation: ValidationRequest, teacher: dict[str, Any], settings: Settings) -> None:
-    """Refuse before training what would be refused after it: thresholds, rules, baseline, window, bars."""
+def _refuse_validation(validation: ValidationRequest, teacher: dict[str, Any], settings: Settings) -> Window:
+    """Refuse before training what would be refused after it: thresholds, rules, baseline, bars; the window."""
     refuse_decided(Path(validation.model).parent)
     validation.thresholds.policy()
     rules = TradingRules.from_settings(
@@ -192,6 +195,7 @@ def _refuse_validation(validation: ValidationRequest, teacher: dict[str, Any], s
     needed = max(student_set(teacher["strategy"]).warmup_bars, rules.parameters.warmup_bars)
     for series in bars.values():
         require_bars(series, window, needed)
+    return window
 
 
 def _refuse_holdout(

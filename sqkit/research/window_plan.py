@@ -2,7 +2,8 @@
 
 `plan_window` simulates the gate (`sqkit.research.gate_simulation`) in a world of that many symbols and
 sessions, and finds the shortest window, or number of symbols, that would promote a really better student
-with power .80. The world is a guess about the market; its assumptions are `sqkit.research.gate_world`'s.
+with power .80. The world is a guess about the market; its assumptions are `sqkit.research.gate_world`'s,
+without a drift, so that a student is as much better in precision as in hit ratio.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sqkit.evidence_grade import (
     FIRST_DAILY_PNL,
     FIRST_PRECISION,
     FIRST_PRECISION_P,
+    FIRST_RULE_BRIER,
     LOSS_ACTED_ON,
     LOSS_ALL_ROWS,
     MODERATE_P,
@@ -41,7 +43,12 @@ _MORE_SYMBOLS: Final = 4
 _MOST_SYMBOLS: Final = 20
 _TESTS: Final = {
     True: ((LOSS_ALL_ROWS, MODERATE_P), (LOSS_ACTED_ON, MODERATE_P)),
-    False: ((FIRST_PRECISION, FIRST_PRECISION_P), (FIRST_BRIER, MODERATE_P), (FIRST_DAILY_PNL, 0.5)),
+    False: (
+        (FIRST_PRECISION, FIRST_PRECISION_P),
+        (FIRST_BRIER, MODERATE_P),
+        (FIRST_RULE_BRIER, MODERATE_P),
+        (FIRST_DAILY_PNL, 0.5),
+    ),
 }
 
 
@@ -165,11 +172,12 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Size:
-    """The world to simulate, the rows a real window would hold, and how much the rows were thinned."""
+    """The world to simulate, symbols and rows of the real window, and independent decisions a symbol and day."""
 
     world: World
+    symbols: int
     rows: int
-    thinned: float
+    slots: int
 
 
 def _size(strategy: str, symbols: int, sessions: int, horizon_bars: int, bars_per_session: int) -> _Size:
@@ -189,10 +197,9 @@ def _size(strategy: str, symbols: int, sessions: int, horizon_bars: int, bars_pe
     else:
         overlap, slots = math.ceil(horizon_bars / bars_per_session), 1
         rows = symbols * sessions * bars_per_session
-    wanted = symbols * slots
-    kept = min(wanted, max(20, _ROWS_AN_ATTEMPT // sessions))
-    world = World(days=sessions, symbols=kept, slots=1, horizon_sessions=overlap)
-    return _Size(world, rows, wanted / kept)
+    kept = min(symbols * slots, max(20, _ROWS_AN_ATTEMPT // sessions))
+    world = World(days=sessions, symbols=kept, slots=1, horizon_sessions=overlap, drift=0.0)
+    return _Size(world, symbols, rows, slots)
 
 
 @dataclass(frozen=True)
@@ -265,17 +272,20 @@ def _what_suffices(
         _FEWEST_ATTEMPTS // 2, min(len(better.with_evidence), _ROWS_AN_ARM // (wider.days * wider.symbols))
     )
     more = _simulate(wider, "better", policy, incumbent=incumbent, attempts=attempts, seed=seed)
-    scaled = _Scaled.of(better.estimates, more.estimates)
+    truth = dict.fromkeys(("precision", "hit_ratio"), world.uplift)
+    scaled = _Scaled.of(better.estimates, more.estimates, truth)
 
     def chance(times_days: float, times_symbols: float) -> float:
         return _pass_share(scaled.at(times_days, times_symbols), policy, incumbent=incumbent)
 
     longest = max(LONGEST_DAYS / world.days, 1.0)
     days = _first(lambda times: chance(times, 1.0), longest)
-    symbols = _first(lambda times: chance(1.0, times), float(_MOST_SYMBOLS))
+    times_symbols = _first(lambda times: chance(1.0, times), float(_MOST_SYMBOLS))
     return nothing | {
         "session_days": None if days is None else math.ceil(days * world.days),
-        "symbols": None if symbols is None else math.ceil(symbols * world.symbols * size.thinned),
+        "symbols": None
+        if times_symbols is None
+        else max(math.ceil(times_symbols * world.symbols / size.slots), size.symbols),
     }
 
 
@@ -300,8 +310,8 @@ class _Scaled:
     own: dict[str, float]
 
     @classmethod
-    def of(cls, few: dict[str, np.ndarray], many: dict[str, np.ndarray]) -> _Scaled:
-        """From the same student with few and with `_MORE_SYMBOLS` times the symbols."""
+    def of(cls, few: dict[str, np.ndarray], many: dict[str, np.ndarray], truth: dict[str, float]) -> _Scaled:
+        """From the same student with few and with `_MORE_SYMBOLS` times the symbols, and known means."""
         whole = _MORE_SYMBOLS / (_MORE_SYMBOLS - 1.0)
         centred, mean, own_mean, common, own = {}, {}, {}, {}, {}
         for name, values in few.items():
@@ -313,7 +323,7 @@ class _Scaled:
             common[name] = spread**2 - own[name]
             moves = name.startswith("sharpe") and len(wide) > 1
             own_mean[name] = whole * float(values.mean() - wide.mean()) if moves else 0.0
-            mean[name] = float(values.mean()) - own_mean[name]
+            mean[name] = truth.get(name, float(values.mean())) - own_mean[name]
         return cls(centred, mean, own_mean, common, own)
 
     def at(self, times_days: float, times_symbols: float) -> dict[str, tuple[np.ndarray, float]]:
