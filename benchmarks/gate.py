@@ -18,10 +18,10 @@ from typing import Any
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[variable] = "1"  # one core: before NumPy is imported
 
-from sqkit.checklist_inputs import Policy  # noqa: E402
-from sqkit.research.gate_simulation import error_rates, world_facts  # noqa: E402
-from sqkit.research.gate_world import World  # noqa: E402
-from sqkit.settings import Settings  # noqa: E402
+from sqkit.checklist_inputs import Policy
+from sqkit.research.gate_simulation import error_rates, world_facts
+from sqkit.research.gate_world import World
+from sqkit.settings import Settings
 
 ATTEMPTS = 4000
 """Standard error of a share of 3 %: .27 points."""

@@ -264,6 +264,47 @@ def adequacy_counts(
     }
 
 
+def probability_bin(predicted: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
+    """Number of each probability's bin, int (n,): equal widths ``(low, high]``, zero in the first."""
+    place: np.ndarray = np.searchsorted(np.linspace(0.0, 1.0, bins + 1)[1:-1], predicted, side="left")
+    return place
+
+
+def calibration_bins(
+    predicted: np.ndarray, happened: np.ndarray, bins: int = CALIBRATION_BINS
+) -> list[dict[str, Any]]:
+    """What was predicted and what happened, bin by bin as scikit-learn cuts them.
+
+    Parameters
+    ----------
+    predicted
+        float (n,), probabilities.
+    happened
+        (n,), 1 where it did, else 0.
+
+    Returns
+    -------
+    list of dict
+        ``low``, ``high``, ``count``, ``mean_predicted``, ``observed_share``; the last two are None in
+        an empty bin.
+    """
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    place = probability_bin(predicted, bins)
+    count = np.bincount(place, minlength=bins)
+    sum_predicted = np.bincount(place, weights=predicted, minlength=bins)
+    sum_happened = np.bincount(place, weights=happened, minlength=bins)
+    return [
+        {
+            "low": round(float(edges[bin_]), 12),
+            "high": round(float(edges[bin_ + 1]), 12),
+            "count": int(count[bin_]),
+            "mean_predicted": float(sum_predicted[bin_] / count[bin_]) if count[bin_] else None,
+            "observed_share": float(sum_happened[bin_] / count[bin_]) if count[bin_] else None,
+        }
+        for bin_ in range(bins)
+    ]
+
+
 _NO_ROWS: Final = "no row with a known outcome"
 
 
@@ -305,26 +346,7 @@ def _probability_metrics(
     if not len(predicted):
         undefined["brier"] = undefined["calibration"] = "no scored row with a decisive outcome"
         return 0, None, None
-    return len(predicted), float(np.mean((predicted - up) ** 2)), _calibration(predicted, up)
-
-
-def _calibration(predicted: np.ndarray, up: np.ndarray) -> list[dict[str, Any]]:
-    """Equal-width bins ``(low, high]``, zero in the first, as scikit-learn cuts them."""
-    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
-    place = np.searchsorted(edges[1:-1], predicted, side="left")
-    count = np.bincount(place, minlength=CALIBRATION_BINS)
-    sum_predicted = np.bincount(place, weights=predicted, minlength=CALIBRATION_BINS)
-    sum_up = np.bincount(place, weights=up, minlength=CALIBRATION_BINS)
-    return [
-        {
-            "low": round(float(edges[bin_]), 12),
-            "high": round(float(edges[bin_ + 1]), 12),
-            "count": int(count[bin_]),
-            "mean_predicted": float(sum_predicted[bin_] / count[bin_]) if count[bin_] else None,
-            "observed_share": float(sum_up[bin_] / count[bin_]) if count[bin_] else None,
-        }
-        for bin_ in range(CALIBRATION_BINS)
-    ]
+    return len(predicted), float(np.mean((predicted - up) ** 2)), calibration_bins(predicted, up)
 
 
 def _sharpe_ratio(returns: np.ndarray, undefined: dict[str, str]) -> float | None:

@@ -190,7 +190,9 @@ def _require_unchanged(validated: Path, results: dict[str, Any], analyzer: Accur
     compared = read_json(validated / COMPARISON_FILE)["all_rows"]
     listed = {f"{entry['role']}/{entry['file']}": entry["digest"] for entry in results["files"]}
     checks = {
-        f"{RESULTS_FILE}: metrics": same_values({role: results["metrics"][role] for role in financial}, financial),
+        f"{RESULTS_FILE}: metrics": same_values(
+            {role: results["metrics"][role] for role in financial}, financial
+        ),
         f"{RESULTS_FILE}: digest of the predictions": digests["predictions"] == sha256_json(listed),
         f"{RESULTS_FILE}: digest of the runtime": digests["runtime"] == sha256_json(results["runtime"]),
         ACCURACY_FILE: same_values(read_json(validated / ACCURACY_FILE), accuracy),

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtr, stdtrit
 
 from sqkit.errors import UsageError
+from sqkit.metrics import calibration_bins, probability_bin
 
 NULL_REPS: Final = 999
 """Draws of a perfectly calibrated model behind the null of `calibration`."""
@@ -345,12 +346,12 @@ def calibration(p: ArrayLike, y: ArrayLike, bins: int = 10, seed: int = 0) -> Ca
     if np.any((outcome != 0.0) & (outcome != 1.0)):
         raise UsageError("y: a value is neither 0 nor 1; give decided outcomes")
 
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.searchsorted(edges[1:-1], predicted, side="left")
-    filled, place, count = np.unique(place, return_inverse=True, return_counts=True)
+    filled = [bin_ for bin_ in calibration_bins(predicted, outcome, bins) if bin_["count"]]
+    place = np.unique(probability_bin(predicted, bins), return_inverse=True)[1]
+    count, mean_predicted, observed = (
+        np.array([bin_[name] for bin_ in filled]) for name in ("count", "mean_predicted", "observed_share")
+    )
     weight = count / rows
-    mean_predicted = np.bincount(place, predicted) / count
-    observed = np.bincount(place, outcome) / count
     base = float(np.mean(outcome))
     brier = float(np.mean((predicted - outcome) ** 2))
     reliability = float(np.sum(weight * (mean_predicted - observed) ** 2))
@@ -374,16 +375,7 @@ def calibration(p: ArrayLike, y: ArrayLike, bins: int = 10, seed: int = 0) -> Ca
         ece_max=float(np.max(gap)),
         ece_null_95=float(np.quantile(null, 0.95)),
         ece_p=(1 + int(np.count_nonzero(null >= ece - _CONSTANT))) / (NULL_REPS + 1),
-        bins=tuple(
-            {
-                "low": round(float(edges[bin_]), 12),
-                "high": round(float(edges[bin_ + 1]), 12),
-                "count": int(count[at]),
-                "mean_predicted": float(mean_predicted[at]),
-                "observed_share": float(observed[at]),
-            }
-            for at, bin_ in enumerate(filled)
-        ),
+        bins=tuple(filled),
         seed=seed,
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sqkit.metrics import CALIBRATION_BINS
 from sqkit.records import UP
 from sqkit.research.evidence_records import FAIL, PASS, UNDEFINED, evidence_record
 from sqkit.research.many_trials import (
@@ -28,8 +29,6 @@ from sqkit.research.track_record import track_record
 
 Record = dict[str, Any]
 Series = tuple[np.ndarray, np.ndarray]
-
-CALIBRATION_BINS: Final = 10
 
 
 def calibration_record(rows: PairedRows, side: str, *, seed: int) -> tuple[Record, list[dict[str, Any]]]:
