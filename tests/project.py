@@ -48,6 +48,11 @@ class Project:
         """The JSON that a command printed."""
         return json.loads(self.sqkit(*words, "--json").stdout)  # type: ignore[no-any-return]
 
+    def checklist(self, student: str = "") -> dict[str, Any]:
+        """The checklist of a student's folder, of the first student's without a name."""
+        path = self.root / (student or STUDENT) / "promotion_checklist.json"
+        return json.loads(path.read_text())  # type: ignore[no-any-return]
+
     def files(self) -> set[str]:
         """Every file below the folder, hidden ones too, but for locks."""
         return {
@@ -55,6 +60,18 @@ class Project:
             for path in self.root.rglob("*")
             if path.is_file() and path.name != ".lock"
         }
+
+
+def refused(project: Project, code: int, words: list[str], line: str, **more: Any) -> None:
+    """The command ends with `code` and one line that holds `line`; no file came, went or was written."""
+    before = {name: (project.root / name).stat().st_mtime_ns for name in project.files()}
+    run = project.sqkit(*words, **more)
+    said = [text for text in run.stderr.splitlines() if text.startswith("sqkit: ")]
+    assert run.returncode == code, run.stderr
+    assert len(said) == 1
+    assert line in said[0], run.stderr
+    assert "Traceback" not in run.stderr
+    assert {name: (project.root / name).stat().st_mtime_ns for name in project.files()} == before
 
 
 def clean_environment() -> dict[str, str]:

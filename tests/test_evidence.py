@@ -15,15 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqkit.checklist import rederive, render_markdown
-from sqkit.errors import UsageError
+from sqkit.errors import ArtifactChanged, UsageError
 from sqkit.evidence_grade import FIRST_BRIER, FIRST_PRECISION, FIRST_RULE_BRIER, LOSS_ALL_ROWS
-from sqkit.files import canonical_json
-from sqkit.records import DOWN, FLAT, INSIDE, UP
+from sqkit.files import canonical_json, read_json, write_json
+from sqkit.metrics import METRIC_KEYS, financial_metrics
+from sqkit.records import DOWN, FLAT, INSIDE, UP, iso_date
+from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
 from sqkit.research.decision import CHECKLIST_PAGE, EVIDENCE_FILE
 from sqkit.research.evidence import PairedReturns, PairedRows, Trials, gather_evidence, summary_line
-from sqkit.research.evidence_inputs import label_overlap
+from sqkit.research.evidence_inputs import evidence_inputs, label_overlap
 from sqkit.research.evidence_records import evidence_record
-from tests.market import verdict
+from sqkit.research.validation import COMPARISON_FILE
+from tests.market import copy_validation, verdict
 from tests.paired import (
     CANDIDATE,
     by_name,
@@ -368,6 +371,7 @@ def line(
     uplift: float | None = 0.076,
     first: bool = False,
     days: int = 63,
+    has_incumbent: bool = False,
 ) -> str:
     """The summary of records that hold these numbers."""
 
@@ -377,7 +381,9 @@ def line(
     sharpe = record("sharpe_difference", estimate=estimate, ci=interval, n={"days": days}, note=note)
     names = (FIRST_PRECISION, FIRST_BRIER, FIRST_RULE_BRIER) if first else (LOSS_ALL_ROWS,)
     tests = [record(name, p_value=p) for name in names]
-    return summary_line([sharpe, *tests], grade, n_trials=looks, sharpe_uplift=uplift)
+    return summary_line(
+        [sharpe, *tests], grade, n_trials=looks, sharpe_uplift=uplift, has_incumbent=has_incumbent
+    )
 
 
 def test_the_line_of_the_specification() -> None:
@@ -445,6 +451,13 @@ def test_how_a_p_value_is_printed(p: float | None, said: str) -> None:
     assert f"first model, no incumbent: precision {said}, Brier {said} against the base rate" in line(
         p=p, first=True
     )
+
+
+def test_a_rule_as_baseline_beside_an_incumbent() -> None:
+    """Judged against the rule although a model is in production: not called a first model."""
+    made = line(interval=[0.6, 1.8], first=True, has_incumbent=True)
+    assert "against the rule, not the incumbent: precision p = .004" in made
+    assert "first model" not in made
 
 
 def test_looks_and_grade() -> None:
@@ -535,6 +548,59 @@ def test_another_seed_changes_random_draws_only() -> None:
         assert fields <= {"params", "p_value", "ci", "threshold", "status", "note"}
         params = {key for key in mine["params"] if mine["params"][key] != theirs["params"][key]}
         assert params <= {"seed", "ece_null_95", "p_lower", "p_upper", "superior"}
+
+
+# --- from stored artifacts
+
+
+@pytest.mark.parametrize("roles", [("candidate",), ("baseline",), ("candidate", "baseline")])
+@pytest.mark.parametrize("date", [None, "1999-01-04", "yesterday"])
+def test_returns_of_other_days_are_refused(
+    validated: Path, tmp_path: Path, roles: tuple[str, ...], date: str | None
+) -> None:
+    """A day left out, or moved, with every metric made to fit: the predictions say which days there were."""
+    folder = copy_validation(validated, tmp_path / "copy")
+    results, compared = read_json(folder / RESULTS_FILE), read_json(folder / COMPARISON_FILE)
+    analyzer = AccuracyAnalyzer(folder)
+    for role in roles:
+        series = results["daily_returns"][role]
+        worst = min(series, key=series.__getitem__)
+        value = series.pop(worst)
+        if date is not None:
+            series[date] = value
+        financial = financial_metrics(np.array(list(series.values())), analyzer.closed_net_pnls(role))
+        results["metrics"][role] = financial
+        compared["all_rows"][role] |= {name: financial[name] for name in METRIC_KEYS if name in financial}
+    write_json(folder / RESULTS_FILE, results)
+    write_json(folder / COMPARISON_FILE, compared)
+    with pytest.raises(
+        ArtifactChanged, match=f"returns of the {roles[0]} are not those of the 200"
+    ) as refusal:
+        verdict(folder, tmp_path / "out")
+    assert refusal.value.exit_code == 4
+    assert "\n" not in refusal.value.message
+
+
+def test_the_inputs_are_those_of_the_artifacts(validated: Path) -> None:
+    """Judged rows of both sides, returns by date, the base rate of training, the digest of the behaviour."""
+    results, analyzer = read_json(validated / RESULTS_FILE), AccuracyAnalyzer(validated)
+    inputs = evidence_inputs(results, analyzer)
+    for role, calls, series in (
+        ("candidate", inputs.rows.calls_student, inputs.returns.student),
+        ("baseline", inputs.rows.calls_baseline, inputs.returns.baseline),
+    ):
+        pooled = analyzer.pooled(role)
+        assert np.array_equal(calls, pooled["calls"])
+        assert np.array_equal(inputs.rows.outcomes, pooled["outcomes"])
+        by_date = dict(zip(map(iso_date, inputs.returns.session_days), series.tolist(), strict=True))
+        assert by_date == results["daily_returns"][role]
+    acted_on = analyzer.pooled("candidate", acted_on=True)
+    assert np.array_equal(inputs.rows.calls_student[inputs.rows.acted_on], acted_on["calls"])
+    assert np.isnan(inputs.rows.probability_baseline).all()
+    assert inputs.base_rate == results["models"]["candidate"]["training_base_rate"]
+    assert (inputs.overlap, inputs.trials.candidate) == (5, results["digests"]["model_behaviour"])
+    counted = [analyzer.pooled("candidate", symbols=[name])["calls"].size for name in analyzer.symbols]
+    assert np.bincount(inputs.rows.symbols).tolist() == counted
 
 
 # --- how far a label reaches

@@ -219,12 +219,11 @@ def test_a_malformed_record_never_raises_the_grade(
     at %= len(names)
     if key != "p_value" and isinstance(value, float | int) and not isinstance(value, bool):
         value = str(value)
-    best, worst = (
-        [record(name, p_value=p, estimate=sign * 0.05, ci=[-0.1, 0.2]) for name in names]
-        for p, sign in ((1e-6, 1.0), (0.6, -1.0))
-    )
-    before = evidence_grade(best, thresholds_passed=True)
-    for found, ceiling in ((best, before), (worst, "weak")):
+    best = [record(name) for name in names]
+    missed = record(names[at], p_value=0.6, estimate=-0.05, ci=[-0.1, 0.2], status="fail")
+    one_missed = [missed if place_ == at else one for place_, one in enumerate(best)]
+    for found in (best, one_missed):
+        ceiling = evidence_grade(found, thresholds_passed=True)
         damaged = [one | ({key: value} if place_ == at else {}) for place_, one in enumerate(found)]
         after = evidence_grade(damaged, thresholds_passed=True)
         assert GRADES.index(after) <= GRADES.index(ceiling)

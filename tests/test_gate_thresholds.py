@@ -221,6 +221,22 @@ def test_one_missed_criterion_of_three_where_one_suffices(name: str, off: float,
     assert verdict(*made_of(off), asked=policy(require_all_criteria=False, **changes)) == expected
 
 
+@pytest.mark.parametrize("passing", range(8))
+@pytest.mark.parametrize("require_all", [True, False])
+def test_every_combination_of_criteria(passing: int, require_all: bool) -> None:
+    """All three, or where one suffices any of them; none is REJECT either way."""
+    reached = [bool(passing & bit) for bit in (1, 2, 4)]
+    names = ("precision_long", "hit_ratio", "sharpe_ratio")
+    candidate: Metrics = {
+        name: value if passed else value - JUST
+        for name, value, passed in zip(names, (0.52, 0.52, 1.05), reached, strict=True)
+    }
+    made = gate(candidate, asked=policy(require_all_criteria=require_all))
+    enough = all(reached) if require_all else any(reached)
+    assert (made["recommendation"], exit_code(made)) == (PROMOTE if enough else REJECT)
+    assert made["validation_results"]["all_criteria_pass"] is all(reached)
+
+
 @pytest.mark.parametrize(
     ("sharpe", "relative"), [(0.25, True), (0.25 - 1e-12, False), (0.0, False), (-1.0, False), (0.26, True)]
 )

@@ -253,6 +253,33 @@ class TestByAnotherWay:
         assert found[FIRST_PRECISION]["estimate"] == found[PRECISION_ACTED_ON]["estimate"]
 
 
+class TestFirstModelDailyPnl:
+    """Not worse than the rule in money, or it is no first model."""
+
+    @pytest.mark.parametrize(
+        ("change", "status"),
+        [
+            (lambda student, baseline: baseline, "pass"),
+            (lambda student, baseline: student, "pass"),
+            (lambda student, baseline: baseline - np.abs(student), "fail"),
+            (lambda student, baseline: baseline + np.abs(student), "pass"),
+            (lambda student, baseline: baseline + 0.001, "undefined"),
+            (lambda student, baseline: np.where(student > 0, np.nan, student), "undefined"),
+        ],
+        ids=["the same", "better on average", "worse", "never worse", "a constant lead", "NaN"],
+    )
+    def test_its_status(self, change: Any, status: str) -> None:
+        """The mean daily difference at or above zero passes; what does not vary or is no number is undefined."""
+        returns = made_returns(student=0.004)
+        returns = replace(returns, student=change(returns.student, returns.baseline))
+        records = found_in(made_rows(student=0.9, symbols=8, rule=True), returns)
+        record = records[FIRST_DAILY_PNL]
+        assert record["status"] == status
+        assert (record["estimate"] is None) is (status == "undefined")
+        grade = evidence_grade(list(records.values()), thresholds_passed=True)
+        assert (grade in ("moderate", "strong")) is (status == "pass")
+
+
 class TestUpliftThatNeverTrades:
     """Better only where the rule is FLAT, and therefore never in the account."""
 

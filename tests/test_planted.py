@@ -6,6 +6,7 @@ import ast
 import multiprocessing
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -235,48 +236,84 @@ class TestTheRule:
                 assert sharpe >= 0.5, f"seed {seed} from session {first}: {sharpe:.2f}"
 
 
-def recommendation(folder: Path, seed: int, edge: float) -> str:
-    """Train and validate one seed under the fixed parameters and decide, asking for no evidence."""
-    market = build_market(
-        folder / f"{seed}", seed=seed, edge=edge, kinds=("gradient_boosting",), **PARAMETERS
-    )
-    validate(market, folder / f"{seed}" / "validated")
-    return str(
-        verdict(folder / f"{seed}" / "validated", folder / f"{seed}" / "decided", min_evidence="none")[
-            "recommendation"
-        ]
+def recommendations(folder: Path, seed: int, edge: float) -> tuple[str, str]:
+    """Train and validate one seed under the fixed parameters; decide by thresholds alone, then as the policy says."""
+    place = folder / f"{seed}"
+    market = build_market(place, seed=seed, edge=edge, kinds=("gradient_boosting",), **PARAMETERS)
+    validate(market, place / "validated")
+    lenient = verdict(place / "validated", place / "decided", min_evidence="none")
+    return str(lenient["recommendation"]), str(
+        verdict(place / "validated", place / "decided")["recommendation"]
     )
 
 
-def recommendations(folder: Path, edge: float) -> list[str]:
-    """One recommendation a seed, over two processes."""
+@dataclass(frozen=True)
+class Counts:
+    """Recommendations of all seeds: by thresholds alone, and under the default policy."""
+
+    thresholds_only: Counter[str]
+    with_evidence: Counter[str]
+
+
+def counted(folder: Path, edge: float) -> Counts:
+    """Every seed, over two processes."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        runs = [pool.submit(recommendation, folder, seed, edge) for seed in SEEDS]
-        return [run.result() for run in runs]
+        runs = [pool.submit(recommendations, folder, seed, edge) for seed in SEEDS]
+        thresholds_only, with_evidence = zip(*(run.result() for run in runs), strict=True)
+    counts = Counts(Counter(thresholds_only), Counter(with_evidence))
+    print(f"edge {edge}, {len(SEEDS)} seeds: {counts}")
+    return counts
+
+
+@pytest.fixture(scope="module")
+def with_edge(tmp_path_factory: pytest.TempPathFactory) -> Counts:
+    """What is said of 20 markets with the edge."""
+    return counted(tmp_path_factory.mktemp("edge"), EDGE)
+
+
+@pytest.fixture(scope="module")
+def without_edge(tmp_path_factory: pytest.TempPathFactory) -> Counts:
+    """What is said of 20 markets without one."""
+    return counted(tmp_path_factory.mktemp("no-edge"), 0.0)
 
 
 class TestTheGate:
     """What the whole chain says of planted markets."""
 
     @pytest.mark.slow
-    def test_the_edge_is_promoted(self, tmp_path: Path, record_property: pytest.RecordProperty) -> None:
+    def test_the_edge_is_promoted(self, with_edge: Counts, record_property: pytest.RecordProperty) -> None:
         """Over 20 seeds with the edge, thresholds alone promote at least 16 times."""
-        counts = Counter(recommendations(tmp_path, EDGE))
-        record_property("recommendations", dict(counts))
-        print(f"edge {EDGE}: {dict(counts)} of {len(SEEDS)} seeds")
-        assert counts["PROMOTE"] >= 16, counts
+        record_property("recommendations", dict(with_edge.thresholds_only))
+        assert with_edge.thresholds_only["PROMOTE"] >= 16, with_edge
+
+    @pytest.mark.slow
+    def test_the_edge_is_promoted_under_the_default_grade(
+        self, with_edge: Counts, record_property: pytest.RecordProperty
+    ) -> None:
+        """Over 20 seeds with the edge, evidence asked for as by default promotes at least 14 times."""
+        record_property("recommendations", dict(with_edge.with_evidence))
+        assert Settings(_env_file=None).promotion_min_evidence == "moderate"
+        assert with_edge.with_evidence["PROMOTE"] >= 14, with_edge
+        assert with_edge.with_evidence["PROMOTE"] <= with_edge.thresholds_only["PROMOTE"], with_edge
+
+    @pytest.mark.slow
+    def test_without_an_edge_hardly_any_is_promoted_under_the_default_grade(
+        self, without_edge: Counts, record_property: pytest.RecordProperty
+    ) -> None:
+        """Over 20 seeds without an edge, evidence asked for as by default promotes at most once."""
+        record_property("recommendations", dict(without_edge.with_evidence))
+        assert without_edge.with_evidence["PROMOTE"] <= 1, without_edge
 
     @pytest.mark.slow
     def test_without_an_edge_the_count_is_stated(
-        self, tmp_path: Path, record_property: pytest.RecordProperty
+        self, without_edge: Counts, record_property: pytest.RecordProperty
     ) -> None:
-        """Over 20 seeds without an edge every run ends in a recommendation; how many promote is stated, not asked."""
-        counts = Counter(recommendations(tmp_path, 0.0))
-        record_property("recommendations", dict(counts))
-        print(f"edge 0: {dict(counts)} of {len(SEEDS)} seeds")
-        assert sum(counts.values()) == len(SEEDS)
-        assert set(counts) <= {"PROMOTE", "REJECT", "INSUFFICIENT_EVIDENCE"}
+        """Without an edge every run ends in a recommendation; how many thresholds alone promote is stated, not asked."""
+        record_property("recommendations", dict(without_edge.thresholds_only))
+        for counts in (without_edge.thresholds_only, without_edge.with_evidence):
+            assert sum(counts.values()) == len(SEEDS)
+            assert set(counts) <= {"PROMOTE", "REJECT", "INSUFFICIENT_EVIDENCE"}
 
     def test_a_short_window_is_not_enough(self, planted: Market, tmp_path: Path) -> None:
         """Fifty-nine sessions of a market with a plain edge are INSUFFICIENT_EVIDENCE, one more are not."""

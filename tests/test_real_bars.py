@@ -1,8 +1,8 @@
 """The whole job on real bars: two NSE shares daily, and an index by the minute.
 
 Whatever the recommendation is, it must be honest: these tests ask that the job ends with a
-verdict, that every figure is there, and that the report's first line says why. They ask for
-no particular verdict.
+verdict, that every figure and every test of the gate is there, that the comparison was clean, that
+it verifies, and that the report's first line says why. They ask for no particular verdict.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import pytest
 from sqkit.checklist import differences, exit_code
 from sqkit.metrics import METRIC_KEYS
 from sqkit.research.manifest import verify_manifest
+from sqkit.settings import GRADES
 from tests.project import Project
 
 pytestmark = pytest.mark.slow
 
 VERSION = "20250112_143000"
+DECIDING = {
+    *(f"first_model.{test}" for test in ("precision", "daily_pnl", "brier", "brier_of_rule")),
+    *(f"no_harm.{metric}" for metric in ("precision", "hit_ratio", "sharpe")),
+}
 STUDENT = f"data/models/{VERSION}/student"
 
 
@@ -45,6 +50,28 @@ def _is_an_honest_report(project: Project, checklist: dict[str, Any]) -> None:
     assert first.startswith(f"**{checklist['recommendation']}**: ")
     assert len(first) > 40
     assert verify_manifest(project.root / f"reports/{VERSION}-v1", project.root) == []
+    _has_whole_evidence(project, checklist["evidence"])
+    clean = {item["name"]: item["status"] for item in checklist["integrity"]}
+    assert clean.pop("parity") == "not_run"
+    assert set(clean.values()) == {"pass"}, checklist["integrity"]
+    verified = project.sqkit("verify", STUDENT)
+    assert verified.returncode == 0, verified.stdout
+
+
+def _has_whole_evidence(project: Project, evidence: dict[str, Any]) -> None:
+    """Every record has a status and its reason or its numbers; grade, looks and the plain line are there."""
+    names = [record["name"] for record in evidence["records"]]
+    assert len(names) == len(set(names))
+    assert set(names) >= DECIDING
+    for record in evidence["records"]:
+        assert record["status"] in ("pass", "fail", "undefined", "insufficient"), record
+        assert record["status"] in ("pass", "fail") or record["note"], record
+        assert record["status"] in ("undefined", "insufficient") or record["estimate"] is not None, record
+    assert evidence["grade"] in GRADES
+    assert evidence["trials"]["n_trials"] == 1
+    page = (project.root / f"reports/{VERSION}-v1/checklist.md").read_text()
+    assert evidence["summary"] in page
+    assert evidence["summary"].endswith(f"1 look at this window; grade {evidence['grade'].upper()}")
 
 
 def test_two_shares_daily(tmp_path: Path, shared_data: Path) -> None:

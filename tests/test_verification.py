@@ -19,11 +19,11 @@ from sqkit.files import read_json, sha256_file, write_json
 from sqkit.metrics import METRIC_KEYS
 from sqkit.model_file import STUDENT_FILE
 from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER
-from sqkit.research.decision import CHECKLIST_FILE, CHECKLIST_PAGE
+from sqkit.research.decision import CHECKLIST_FILE, CHECKLIST_PAGE, VERIFICATION_FILE
 from sqkit.research.evidence import EVIDENCE_FILE
 from sqkit.research.manifest import SUMMARY_KEYS, NotebookRun, write_manifest
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
-from sqkit.research.verification import VERIFICATION_FILE, verification_lines, verify, write_verification
+from sqkit.research.verification import verification_lines, verify, write_verification
 from sqkit.settings import Settings
 from tests.market import VERSION, Market, copy_validation, verdict
 from tests.project import STUDENT, TEACHER, Project, planted_project

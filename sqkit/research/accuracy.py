@@ -7,6 +7,7 @@ baseline model and baseline rule.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,18 @@ _RESULT_PARTS: Final = (
     "untrained_symbols",
     "validation_period",
 )
+_JUDGED: Final = (
+    "bar_time",
+    "session_date",
+    "student_prediction",
+    "student_probability_up",
+    "reason",
+    "baseline_direction",
+    "baseline_strength",
+    "outcome",
+)
+"""Columns of a prediction file that judging needs; the others are not kept in memory."""
+
 _UNSCORED: Final = (REASON_CODES["warm_up"], REASON_CODES["non_finite_feature"], REASON_CODES["gap"])
 
 
@@ -110,8 +123,11 @@ class AccuracyAnalyzer:
                     f"{entry['role']} of {entry['symbol']}; validate again",
                     path=entry["file"],
                 )
-            kept = self._records if entry["kind"] == "predictions" else self._trades
-            kept[record.symbol, record.role] = record
+            if entry["kind"] == "predictions":
+                columns = {name: record.columns[name] for name in _JUDGED}
+                self._records[record.symbol, record.role] = replace(record, columns=columns)
+            else:
+                self._trades[record.symbol, record.role] = record
         for symbol in self.symbols:
             self._require_identical_rows(symbol)
 

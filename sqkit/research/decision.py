@@ -30,6 +30,10 @@ from sqkit.settings import GRADES, Settings
 
 CHECKLIST_FILE: Final = "promotion_checklist.json"
 CHECKLIST_PAGE: Final = "promotion_checklist.md"
+VERIFICATION_FILE: Final = "verification.json"
+EARLIER_FOLDER: Final = "validations"
+"""Below a student's folder: the artifacts of earlier validations, in ``v<run>``."""
+
 DECISION_ARTIFACTS: Final = (CHECKLIST_FILE, CHECKLIST_PAGE, EVIDENCE_FILE)
 
 
@@ -125,6 +129,7 @@ def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
         trials=inputs.trials,
         thresholds_passed=thresholds_passed(sevens["candidate"], sevens["baseline"], policy),
         sharpe_uplift=uplift,
+        has_incumbent=results["incumbent_model"] is not None,
     )
     counts = adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])
     would_suffice = ""
@@ -183,7 +188,13 @@ def _require_unchanged(validated: Path, results: dict[str, Any], analyzer: Accur
     """
     digests, financial = results["digests"], {}
     for role in ("candidate", "baseline"):
-        returns = np.array(list(results["daily_returns"][role].values()))
+        try:
+            returns = np.array(list(results["daily_returns"][role].values()), dtype=np.float64)
+        except (AttributeError, TypeError, ValueError):
+            raise ArtifactChanged(
+                f"{validated / RESULTS_FILE}: a daily return of the {role} is no number; validate again",
+                path=str(validated),
+            ) from None
         financial[role] = financial_metrics(returns, analyzer.closed_net_pnls(role))
     accuracy = analyzer.analyze()
     sevens = {role: seven_metrics(accuracy[role]["all_rows"], financial[role]) for role in financial}

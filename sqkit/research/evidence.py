@@ -130,6 +130,7 @@ def gather_evidence(
     trials: Trials,
     thresholds_passed: bool,
     sharpe_uplift: float | None,
+    has_incumbent: bool = False,
     seed: int = SEED,
 ) -> Evidence:
     """Test student against baseline on the same rows and days.
@@ -144,6 +145,8 @@ def gather_evidence(
         Whether the policy's uplift thresholds were reached.
     sharpe_uplift
         The relative uplift the checklist prints, None where it is not defined.
+    has_incumbent
+        Whether a model is in production, also where the baseline is the rule all the same.
     seed
         Of every random draw; stored in the records.
     """
@@ -176,18 +179,30 @@ def gather_evidence(
             seed=seed,
         ),
     ]
-    summary = summary_line(records, grade, n_trials=trials.n_trials, sharpe_uplift=sharpe_uplift)
+    summary = summary_line(
+        records,
+        grade,
+        n_trials=trials.n_trials,
+        sharpe_uplift=sharpe_uplift,
+        has_incumbent=has_incumbent,
+    )
     return Evidence(grade, summary, records, symbols, bins)
 
 
 def summary_line(
-    records: list[dict[str, Any]], grade: str, *, n_trials: int, sharpe_uplift: float | None
+    records: list[dict[str, Any]],
+    grade: str,
+    *,
+    n_trials: int,
+    sharpe_uplift: float | None,
+    has_incumbent: bool = False,
 ) -> str:
     """The line a person reads first: Sharpe with its interval, the deciding test, the looks, the grade."""
     known = {record["name"]: record for record in records}
     if FIRST_PRECISION in known:
+        against = "against the rule, not the incumbent" if has_incumbent else "first model, no incumbent"
         test = (
-            f"first model, no incumbent: precision p {_p(known[FIRST_PRECISION])}, "
+            f"{against}: precision p {_p(known[FIRST_PRECISION])}, "
             f"Brier p {_p(known[FIRST_BRIER])} against the base rate, {_p(known[FIRST_RULE_BRIER])} against the rule"
         )
     else:

@@ -10,15 +10,19 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from sqkit.records import session_day
-from sqkit.research.accuracy import AccuracyAnalyzer
+from sqkit.errors import ArtifactChanged
+from sqkit.records import iso_date, session_day
+from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
 from sqkit.research.evidence import Trials
 from sqkit.research.paired_rows import PairedReturns, PairedRows
 from sqkit.research.trade_costs import portfolio_costs
+
+ROUNDING: Final = 1e-8
+"""Share of the capital by which sums of daily and of trade P&L may differ."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,13 @@ class EvidenceInputs:
 
 
 def evidence_inputs(results: Mapping[str, Any], analyzer: AccuracyAnalyzer) -> EvidenceInputs:
-    """Rows, returns, costs, overlap and trials of a stored validation."""
+    """Rows, returns, costs, overlap and trials of a stored validation.
+
+    Raises
+    ------
+    ArtifactChanged
+        The daily returns of a side are not one for each session date of the predictions.
+    """
     rows = analyzer.paired_rows()
     candidate = results["models"]["candidate"]
     return EvidenceInputs(
@@ -64,13 +74,19 @@ def label_overlap(results: Mapping[str, Any], rows: PairedRows) -> int:
 
 
 def _returns(results: Mapping[str, Any], analyzer: AccuracyAnalyzer) -> PairedReturns:
-    series = results["daily_returns"]
-    dates = sorted(series["candidate"])
-    days = _days(dates)
-    returns = {
-        role: np.array([series[role][date] for date in dates], dtype=np.float64)
-        for role in ("candidate", "baseline")
-    }
+    listed = [analyzer.listed_days(symbol) for symbol in analyzer.symbols]
+    days = np.unique(np.concatenate(listed)).astype(np.int64)
+    dates, returns = [iso_date(day) for day in days], {}
+    for role in ("candidate", "baseline"):
+        series = results["daily_returns"][role]
+        if sorted(series) != dates:
+            raise ArtifactChanged(
+                f"{RESULTS_FILE}: the daily returns of the {role} are not those of the {len(dates)} session "
+                "dates of the predictions; validate again",
+                role=role,
+            )
+        returns[role] = np.array([series[date] for date in dates], dtype=np.float64)
+        _require_earned(role, returns[role], days, results["runtime"]["capital_per_symbol"], analyzer)
     costs = {role: portfolio_costs(analyzer, role, days, results["runtime"]) for role in returns}
     return PairedReturns(
         session_days=days,
@@ -79,6 +95,23 @@ def _returns(results: Mapping[str, Any], analyzer: AccuracyAnalyzer) -> PairedRe
         student_costs=costs["candidate"],
         baseline_costs=costs["baseline"],
     )
+
+
+def _require_earned(
+    role: str, returns: np.ndarray, days: np.ndarray, capital: float, analyzer: AccuracyAnalyzer
+) -> None:
+    """What the daily returns add up to is what the stored trades earned, open ones at their mark."""
+    listed, earned = np.zeros(len(days)), 0.0
+    for symbol in analyzer.symbols:
+        listed[np.searchsorted(days, analyzer.listed_days(symbol))] += 1.0
+        earned += float(np.sum(analyzer.trades(symbol, role)["net_pnl"]))
+    claimed = float(np.sum(returns * listed)) * capital
+    if not abs(claimed - earned) <= ROUNDING * capital * len(analyzer.symbols):
+        raise ArtifactChanged(
+            f"{RESULTS_FILE}: the daily returns of the {role} add up to {claimed:,.2f}, its stored trades earned "
+            f"{earned:,.2f}; validate again",
+            role=role,
+        )
 
 
 def _days(dates: list[str]) -> np.ndarray:

@@ -157,9 +157,7 @@ def precision_difference(day_counts: ArrayLike, *, overlap: int = 1) -> PairedDi
         day = int(np.argmax(np.any((right < 0) | (right > calls), axis=1)))
         raise UsageError(f"day_counts row {day}: right calls must lie between 0 and the calls", row=day)
 
-    used = calls.sum(axis=1) > 0
-    right, calls = right[used], calls[used]
-    clusters, total = len(calls), calls.sum(axis=0)
+    clusters, total = int(np.count_nonzero(calls.sum(axis=1))), calls.sum(axis=0)
     rows = int(total.sum())
     for side, name in enumerate(("student", "baseline")):
         if total[side] == 0:
@@ -167,7 +165,7 @@ def precision_difference(day_counts: ArrayLike, *, overlap: int = 1) -> PairedDi
     share = right.sum(axis=0) / total
     influence = ((right - share * calls) / total) @ np.array([1.0, -1.0])
     student, baseline = float(share[0]), float(share[1])
-    return _clustered(influence, student, baseline, student - baseline, rows, overlap)
+    return _clustered(influence, student, baseline, student - baseline, rows, overlap, clusters)
 
 
 def loss_differential(
@@ -220,16 +218,25 @@ def loss_differential(
         influence = (day_means[2] - level[2]) / len(size)
     if not (np.isfinite(level).all() and np.isfinite(influence).all()):
         return PairedDifference("undefined", "the losses are too large to compute with", len(size), rows)
-    return _clustered(influence, level[0], level[1], level[2], rows, overlap)
+    return _clustered(influence, level[0], level[1], level[2], rows, overlap, len(influence))
 
 
 def _clustered(
-    influence: np.ndarray, student: float, baseline: float, difference: float, rows: int, overlap: int
+    influence: np.ndarray,
+    student: float,
+    baseline: float,
+    difference: float,
+    rows: int,
+    overlap: int,
+    clusters: int,
 ) -> PairedDifference:
-    """The t test of a difference whose day clusters have this influence, float (g,), in time order."""
+    """The t test of a difference whose days have this influence, float (g,), in time order.
+
+    `clusters` of the days say something. The others have no influence but keep their places, so that
+    neighbours stay neighbours where labels overlap.
+    """
     if overlap < 1:
         raise UsageError(f"overlap {overlap}: give at least 1 day", overlap=overlap)
-    clusters = len(influence)
     levels = (clusters, rows, student, baseline, difference)
     if clusters < 2:
         return PairedDifference("undefined", f"{clusters} day, fewer than two", *levels)
@@ -237,7 +244,7 @@ def _clustered(
         reason = f"{clusters} days, fewer than three times the {overlap} days a label reaches over"
         return PairedDifference("undefined", reason, *levels)
     with np.errstate(all="ignore"):
-        error = math.sqrt(_variance_of_sum(influence, overlap))
+        error = math.sqrt(_variance_of_sum(influence, overlap, clusters))
     if not math.isfinite(error):
         return PairedDifference("undefined", "the differences are too large to compute with", *levels)
     if error <= _CONSTANT * max(abs(student), abs(baseline)):
@@ -258,13 +265,12 @@ def _clustered(
     )
 
 
-def _variance_of_sum(influence: np.ndarray, overlap: int) -> float:
+def _variance_of_sum(influence: np.ndarray, overlap: int, clusters: int) -> float:
     """Variance of the sum of the clusters' influence; never below that of independent clusters.
 
     The sample autocovariances of overlapping labels can add up to less than nothing, which would
     turn a noisy difference into a certain one.
     """
-    clusters = len(influence)
     alone = float(np.sum(influence * influence))
     together = alone + 2.0 * sum(
         float(np.sum(influence[lag:] * influence[:-lag])) for lag in range(1, overlap)

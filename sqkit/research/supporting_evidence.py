@@ -8,7 +8,7 @@ costs, the track record against the number of trials, the trials against each ot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 

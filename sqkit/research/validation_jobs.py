@@ -29,6 +29,8 @@ from sqkit.research.decision import (
     CHECKLIST_FILE,
     CHECKLIST_PAGE,
     DECISION_ARTIFACTS,
+    EARLIER_FOLDER,
+    VERIFICATION_FILE,
 )
 from sqkit.research.manifest import run_of_artifacts
 from sqkit.research.report_index import build_index
@@ -45,7 +47,6 @@ from sqkit.student import StudentModel
 from sqkit.versions import decision_time
 
 APPROVALS_FILE: Final = "approvals.json"
-EARLIER_FOLDER: Final = "validations"
 
 
 def validate_job(request: ValidationRequest) -> Decision:
@@ -239,7 +240,8 @@ def refuse_decided(student_dir: Path) -> None:
 
 def _keep_earlier(student_dir: Path, run: ReportRun) -> None:
     """Move the artifacts of an earlier run to ``validations/v<its number>`` before new ones take their names."""
-    present = [name for name in (*VALIDATION_ARTIFACTS, *DECISION_ARTIFACTS) if (student_dir / name).exists()]
+    ours = (*VALIDATION_ARTIFACTS, *DECISION_ARTIFACTS, VERIFICATION_FILE)
+    present = [name for name in ours if (student_dir / name).exists()]
     if not present:
         return
     number = run_of_artifacts(

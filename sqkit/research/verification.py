@@ -20,12 +20,11 @@ from sqkit.errors import OutputError, SqkitError, UsageError
 from sqkit.files import read_json, sha256_file, write_json
 from sqkit.model_file import STUDENT_FILE
 from sqkit.research.accuracy import RESULTS_FILE, read_results
-from sqkit.research.decision import CHECKLIST_FILE, DECISION_ARTIFACTS
+from sqkit.research.decision import CHECKLIST_FILE, DECISION_ARTIFACTS, VERIFICATION_FILE
 from sqkit.research.stored_values import Difference, difference_line, plain
 from sqkit.research.validation import VALIDATION_ARTIFACTS
 from sqkit.research.verification_checks import CHECKS, CHECKS_OF_A_CHECKLIST, Stored, check_report
 
-VERIFICATION_FILE: Final = "verification.json"
 VERIFIED: Final = "verified"
 DIFFERS: Final = "differs"
 

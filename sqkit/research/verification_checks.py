@@ -22,7 +22,7 @@ from sqkit.files import read_json, sha256_file, sha256_json
 from sqkit.metrics import financial_metrics
 from sqkit.model_file import STUDENT_FILE
 from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER, AccuracyAnalyzer
-from sqkit.research.decision import CHECKLIST_FILE, CHECKLIST_PAGE, judge
+from sqkit.research.decision import CHECKLIST_FILE, CHECKLIST_PAGE, EARLIER_FOLDER, judge
 from sqkit.research.evidence import EVIDENCE_FILE
 from sqkit.research.integrity import model_facts
 from sqkit.research.manifest import MANIFEST, RUN_FOLDER, verify_manifest
@@ -31,7 +31,6 @@ from sqkit.research.telemetry import file_name, read_records
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, compare_with_baseline
 from sqkit.student import StudentModel
 
-EARLIER_FOLDER: Final = "validations"
 _ROLES: Final = ("candidate", "baseline")
 _NUMBERED: Final = re.compile(r"^v([1-9]\d*)$")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sqkit.checklist import differences, rederive
+from sqkit.settings import GRADES
 from tests.project import MODEL, STUDENT, TEACHER, planted_project
 
 pytestmark = pytest.mark.slow
@@ -53,6 +54,11 @@ def test_promotion_checklist_generation(tmp_path: Path) -> None:
         "sharpe_pass",
         "all_criteria_pass",
     }
+    evidence = json.loads((student / "evidence.json").read_text())
+    assert evidence["records"] == checklist["evidence"]["records"]
+    assert evidence["grade"] in GRADES
+    assert evidence["summary"] in page
+    assert project.sqkit("verify", STUDENT).returncode == 0
     for heading in ("## Performance Summary", "## Validation Criteria", "## Approval Sign-offs"):
         assert heading in page
     assert checklist["candidate_metrics"] != checklist["baseline_metrics"], "the backtest must use the model"
