@@ -58,7 +58,7 @@ class Project:
         return {
             path.relative_to(self.root).as_posix()
             for path in self.root.rglob("*")
-            if path.is_file() and path.name != ".lock"
+            if path.is_file() and not path.name.endswith(".lock")
         }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from sqkit.bars import BarArrays
 from sqkit.checklist import exit_code
-from sqkit.errors import ArtifactChanged, SqkitError
+from sqkit.errors import ArtifactChanged
 from sqkit.features import feature_matrix, student_set
 from sqkit.files import read_json, sha256_json, write_json
 from sqkit.records import iso_date
@@ -202,12 +202,11 @@ class TestDirt:
         assert said in checklist["reason"]
 
     def test_a_look_that_was_not_counted(self, copy: Path, tmp_path: Path) -> None:
-        """No trial at all: the item fails, and nothing is decided, for not even the evidence can be computed."""
+        """No trial at all: the item fails, and with it the decision, REJECT with exit code 4."""
         edit_results(copy, _not_counted)
         assert items_of(copy)["trial_ledger"]["status"] == "fail"
-        with pytest.raises(SqkitError, match="0 trials"):
-            verdict(copy, tmp_path / "out", **GENEROUS)
-        assert not (tmp_path / "out").exists()
+        checklist = verdict(copy, tmp_path / "out", **GENEROUS)
+        assert (checklist["recommendation"], exit_code(checklist)) == ("REJECT", 4)
 
     def test_the_last_label_may_end_on_the_day_before(self, planted: Market, copy: Path) -> None:
         """The bound itself: a label that ended the day before the window passes, one on its first day does not."""

@@ -88,7 +88,7 @@ def with_labels(teacher: StoredTeacher, **columns: np.ndarray) -> StoredTeacher:
 def verified(teacher: StoredTeacher, bars: dict[str, BarArrays], seed: int) -> dict[str, Any]:
     """`verify_out_of_fold` on one thread a fit, as `train_student` calls it."""
     with steady_threads(len(teacher.soft_labels["block"])):
-        return verify_out_of_fold(teacher, bars, seed=seed)
+        return verify_out_of_fold(teacher, bars, block=seed % BLOCKS)
 
 
 def in_sample(table: TrainingTable, kind: str = KIND) -> np.ndarray:
@@ -140,7 +140,7 @@ class TestSoundLabels:
 
     def test_the_student_carries_the_proof(self, planted: Market, teacher: StoredTeacher) -> None:
         """What the check found stands in the metadata of every student of this teacher."""
-        proof = verified(teacher, planted.bars, 0)
+        proof = verify_out_of_fold(teacher, planted.bars)
         for kind in planted.students:
             assert planted.model(kind).metadata["out_of_fold"] == proof
 

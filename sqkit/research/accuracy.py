@@ -56,6 +56,12 @@ _JUDGED: Final = (
 )
 """Columns of a prediction file that judging needs; the others are not kept in memory."""
 
+_NESTED: Final = {
+    "models": ("baseline", "candidate"),
+    "prefix_invariance": ("findings", "symbols", "unjudged"),
+    "trials": ("ledger_head", "ledger_lines", "n_trials", "returns"),
+    "validation_period": ("symbols",),
+}
 _UNSCORED: Final = (REASON_CODES["warm_up"], REASON_CODES["non_finite_feature"], REASON_CODES["gap"])
 
 
@@ -69,6 +75,12 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     results = read_json(folder / RESULTS_FILE)
     missing = [name for name in _RESULT_PARTS if not isinstance(results, dict) or name not in results]
+    missing += [
+        f"{part}.{name}"
+        for part, names in _NESTED.items()
+        for name in names
+        if part not in missing and (not isinstance(results[part], dict) or name not in results[part])
+    ]
     if missing:
         raise ArtifactChanged(
             f"{folder / RESULTS_FILE}: lacks {', '.join(missing)}; validate again", missing=missing

@@ -86,7 +86,7 @@ def train_student(
     soft = teacher.soft_labels["soft_label"]
 
     with steady_threads(len(table)):
-        proof = verify_out_of_fold(teacher, bars, seed=seed)
+        proof = verify_out_of_fold(teacher, bars)
         metadata = _metadata(teacher, table, feature_set, model_type, version, seed, created_by)
         metadata["out_of_fold"] = proof
         fitted = fit_student(model_type, table.features, soft, seed=seed)

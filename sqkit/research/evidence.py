@@ -222,10 +222,15 @@ def _sharpe(record: dict[str, Any], relative: float | None) -> str:
     verdict = "noise" if low <= 0.0 <= high else "more than noise"
     if relative is not None and estimate != 0.0 and relative != 0.0:
         unit = 100.0 * relative / estimate
-        said = f"{unit * estimate:+z.1f} % (95 % CI {unit * low:+z.0f} % .. {unit * high:+z.0f} %)"
+        said = f"{unit * estimate:+z.1f} % (95 % CI {_whole(unit * low)} % .. {_whole(unit * high)} %)"
     else:
         said = f"{estimate:+z.2f} (95 % CI {low:+z.2f} .. {high:+z.2f})"
     return f"Sharpe {said}: {verdict} at {days} days"
+
+
+def _whole(percent: float) -> str:
+    """Without decimals, unless that would hide on which side of zero it lies."""
+    return f"{percent:+z.1f}" if abs(percent) < 0.5 else f"{percent:+.0f}"
 
 
 def _p(record: dict[str, Any]) -> str:

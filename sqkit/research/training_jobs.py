@@ -148,8 +148,6 @@ def train_student_job(
         location = as_typed(validation.bars or bars or teacher["bars_location"])
         validation = replace(validation, model=f"{student_dir}/{STUDENT_FILE}", bars=location)
         window = _refuse_validation(validation, teacher, settings)
-        for line in lines_before_training(validation, teacher, window, settings):
-            say(line)
     version = version_of(version_tag, student_dir)
     _refuse_holdout(
         settings,
@@ -167,6 +165,11 @@ def train_student_job(
     }
     model_path = f"{student_dir}/{STUDENT_FILE}"
     report = _trained_before(Path(model_path), teacher, parameters, Path(settings.reports_dir))
+    if report is None:
+        ReportRun.for_training(Path(settings.reports_dir), version)  # refused before the plan is worked out
+    if validation is not None:
+        for line in lines_before_training(validation, teacher, window, settings):
+            say(line)
     if report is None:
         report = _train(Path(student_dir), version, parameters, Path(settings.reports_dir), as_typed(bars))
     trained = Trained(version, model_path, str(report))

@@ -183,7 +183,7 @@ def _checklist(folder: Path) -> dict[str, Any]:
     if not (folder / CHECKLIST_FILE).exists():
         return {}
     checklist = read_json(folder / CHECKLIST_FILE)
-    if not isinstance(checklist, dict):
+    if not isinstance(checklist, dict) or not checklist:
         raise UsageError(f"{folder / CHECKLIST_FILE}: is no checklist")
     return checklist
 
