@@ -45,6 +45,7 @@ from sqkit.checklist_rules import (
 )
 from sqkit.errors import ChecklistInputError
 from sqkit.evidence_grade import evidence_grade, is_graded
+from sqkit.settings import GRADES
 
 __all__ = [
     "INSUFFICIENT_EVIDENCE",
@@ -104,7 +105,7 @@ def generate_promotion_checklist(
     evidence
         ``records``, each with at least ``name``; one named ``no_harm...`` rejects when its
         status is ``fail`` or its ``ci`` lies below zero. The grade follows from them
-        (`sqkit.evidence_grade`); ``grade`` is read only where no record can be graded.
+        (`sqkit.evidence_grade`); without predictions there is none.
         It may also hold ``summary`` (a line printed under the verdict), ``would_suffice`` (a
         line said when the grade is too low), ``notes`` (lines that decide nothing, added to
         ``verdict_reasons``), ``incumbent_model`` (a path) and ``context`` (rows
@@ -223,11 +224,11 @@ def _derive(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _grade(plain: Mapping[str, Any], policy: Policy) -> str:
-    """The grade that the records earn under this policy; a stated one only where none can be graded."""
+    """The grade that the records earn under this policy; what is stated earns nothing."""
     evidence = plain["evidence"]
     records = named_items(evidence.get("records"), "evidence records", ())
-    if not is_graded(records):
-        return str(evidence.get("grade"))
+    if not is_graded(records) or not plain["digests"].get("predictions"):
+        return "none"
     passed = thresholds_passed(plain["candidate_metrics"], plain["baseline_metrics"], policy)
     return evidence_grade(records, thresholds_passed=passed)
 
@@ -247,7 +248,11 @@ def _verdict(plain: Mapping[str, Any]) -> Verdict:
     policy = Policy.from_dict(plain["policy"])
     candidate, baseline = metrics_from_elsewhere(plain["candidate_metrics"], plain["baseline_metrics"])
     grade = _grade({**plain, "candidate_metrics": candidate, "baseline_metrics": baseline}, policy)
-    if adequacy is None and (grade != "none" or digests.get("predictions")):
+    stated = evidence.get("grade")
+    if stated is not None and stated not in GRADES:
+        raise ChecklistInputError(f"evidence grade {stated!r}: give one of {', '.join(GRADES)}")
+    tested = is_graded(named_items(evidence.get("records"), "evidence records", ()))
+    if adequacy is None and (tested or digests.get("predictions")):
         raise ChecklistInputError(
             "evidence adequacy is absent although there are predictions; count session days and calls"
         )

@@ -13,6 +13,9 @@ moderate    the student's daily loss is lower, p <= .05, also on the rows that c
 strong      p <= .01 and the interval of the precision difference lies above zero; without an
             incumbent model: precision p <= .01
 ==========  =================================================================================
+
+A baseline model that is not the incumbent was chosen by whoever validates: then the first model's tests
+of precision and Brier score, against the rule, are asked for as well.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ FIRST_PRECISION: Final = "first_model.precision"
 FIRST_DAILY_PNL: Final = "first_model.daily_pnl"
 FIRST_BRIER: Final = "first_model.brier"
 FIRST_RULE_BRIER: Final = "first_model.brier_of_rule"
+NAMED_PRECISION: Final = "named_baseline.precision_of_rule"
+NAMED_BASE_RATE: Final = "named_baseline.base_rate"
+NAMED_RULE_BRIER: Final = "named_baseline.brier_of_rule"
 
 STRONG_P: Final = 0.01
 MODERATE_P: Final = 0.05
@@ -69,12 +75,20 @@ def evidence_grade(records: Sequence[Mapping[str, Any]], *, thresholds_passed: b
 
 def _against_incumbent(known: Mapping[str, Mapping[str, Any]]) -> str:
     """Uplift that appears only on rows that never trade earns nothing here."""
+    if NAMED_PRECISION in known and not _beats_rule(known):
+        return ""
     p = _p_value(known, LOSS_ALL_ROWS)
     trades = _p_value(known, LOSS_ACTED_ON) <= MODERATE_P and _number(known, PRECISION_ACTED_ON) > 0.0
     if not trades or p > MODERATE_P:
         return ""
     strong = p <= STRONG_P and _lower_bound(known, PRECISION_ALL_ROWS) > 0.0
     return "strong" if strong else "moderate"
+
+
+def _beats_rule(known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """A baseline that somebody named may be a bad model: who beats it must beat the rule as well."""
+    briers = max(_p_value(known, NAMED_BASE_RATE), _p_value(known, NAMED_RULE_BRIER))
+    return _p_value(known, NAMED_PRECISION) <= FIRST_PRECISION_P and briers <= MODERATE_P
 
 
 def _first_model(known: Mapping[str, Mapping[str, Any]]) -> str:

@@ -110,13 +110,14 @@ def store(
         "models",
         "prefix_invariance",
         "short_history",
+        "teacher_disagrees",
         "training_window",
         "trials",
     )
     results: dict[str, Any] = {name: {} for name in parts}
     results["models"] = {"baseline": None, "candidate": {}}
     results["prefix_invariance"] = {"findings": [], "symbols": [], "unjudged": []}
-    results["trials"] = {"ledger_head": None, "ledger_lines": 0, "n_trials": 0, "returns": {}}
+    results["trials"] = {"ledger_head": None, "ledger_lines": 0, "looks": 0, "n_trials": 0, "returns": {}}
     results |= {"baseline_model": None, "candidate_model": "m.onnx", "incumbent_model": None}
     results |= {"notes": [], "tradable": True, "untrained_symbols": [], "files": files}
     results["runtime"] = {"strategy_parameters": {"entry_strength": entry_strength}}

@@ -28,6 +28,7 @@ from sqkit.errors import ChecklistInputError, UsageError
 from sqkit.files import canonical_json
 from sqkit.metrics import METRIC_KEYS
 from sqkit.settings import Settings
+from tests.graded import graded_records
 
 GIVEN_CANDIDATE = {
     "precision_long": 0.712,
@@ -243,7 +244,7 @@ def test_adequacy_is_waived_only_without_predictions() -> None:
     with pytest.raises(ChecklistInputError, match="adequacy"):
         checklist(adequacy=None)
     with pytest.raises(ChecklistInputError, match="adequacy"):
-        checklist(adequacy=None, digests={}, evidence={"grade": "strong", "records": []})
+        checklist(adequacy=None, digests={}, evidence={"records": graded_records("strong")})
     with pytest.raises(ChecklistInputError, match="baseline_calls"):
         checklist(counts={"baseline_calls": -1})
 
@@ -282,7 +283,7 @@ def test_grade_against_the_policys(grade: str, asked: str) -> None:
     order = ["none", "weak", "moderate", "strong"]
     expected = (PROMOTE, 0) if order.index(grade) >= order.index(asked) else (INSUFFICIENT_EVIDENCE, 3)
 
-    assert verdict(evidence={"grade": grade, "records": []}, policy=policy(min_evidence=asked)) == expected
+    assert verdict(evidence={"records": graded_records(grade)}, policy=policy(min_evidence=asked)) == expected
 
 
 def test_no_harm_rejects_by_status_or_by_interval() -> None:
@@ -294,7 +295,7 @@ def test_no_harm_rejects_by_status_or_by_interval() -> None:
     other = {"name": "sharpe_diff", "kind": "advisory", "status": "fail", "ci": [-0.05, -0.001]}
 
     def judged(*records: dict[str, Any]) -> tuple[str, int]:
-        evidence = {"grade": "strong", "records": list(records)}
+        evidence = {"records": [*graded_records("strong"), *records]}
         return verdict(evidence=evidence, policy=policy(min_evidence="moderate"))
 
     assert judged(below) == (REJECT, 1)

@@ -158,6 +158,7 @@ class TestWhatItSays:
             "identical_rows",
             "distinct_models",
             "out_of_fold_teacher",
+            "teacher_agrees",
             "model_fits_run",
             "trial_ledger",
             "parity",

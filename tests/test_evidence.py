@@ -399,8 +399,8 @@ def test_the_line_of_the_specification() -> None:
     ("numbers", "said"),
     [
         ({"interval": [0.6, 1.8]}, "Sharpe +7.6 % (95 % CI +4 % .. +11 %): more than noise at 63 days; "),
-        ({"interval": [0.0, 2.4]}, "Sharpe +7.6 % (95 % CI +0 % .. +15 %): noise at 63 days; "),
-        ({"interval": [-0.01, 2.4]}, "Sharpe +7.6 % (95 % CI +0 % .. +15 %): noise at 63 days; "),
+        ({"interval": [0.0, 2.4]}, "Sharpe +7.6 % (95 % CI +0.0 % .. +15 %): noise at 63 days; "),
+        ({"interval": [-0.01, 2.4]}, "Sharpe +7.6 % (95 % CI -0.1 % .. +15 %): noise at 63 days; "),
         (
             {"interval": [0.6, 1.8], "uplift": None},
             "Sharpe +1.20 (95 % CI +0.60 .. +1.80): more than noise at 63 days; ",
@@ -415,7 +415,7 @@ def test_the_line_of_the_specification() -> None:
         ),
         (
             {"interval": [-0.004, 0.4], "estimate": 0.2, "uplift": None},
-            "Sharpe +0.20 (95 % CI +0.00 .. +0.40): noise at 63 days; ",
+            "Sharpe +0.20 (95 % CI -0.004 .. +0.40): noise at 63 days; ",
         ),
         (
             {"estimate": None, "note": "student: the returns do not vary"},

@@ -23,6 +23,7 @@ from sqkit.metrics import METRIC_KEYS
 from sqkit.research.decision import decide, policy_with
 from sqkit.research.evidence_records import evidence_record
 from sqkit.settings import GRADES, Settings
+from tests.graded import graded_records
 from tests.market import DECIDED_AT, policy_of
 
 Metrics = dict[str, float | None]
@@ -68,7 +69,7 @@ def gate(
         baseline_metrics=BASELINE | (baseline or {}),
         policy=asked or policy(),
         adequacy=None if counts is None else Adequacy(**ENOUGH | counts),
-        evidence={"grade": grade, "records": [] if counts is None else [record]},
+        evidence={"records": [] if counts is None else [record, *graded_records(grade)]},
         digests={} if counts is None else {"predictions": "b" * 64},
     )
 

@@ -37,6 +37,7 @@ BLOCKING = (
     "identical_rows",
     "distinct_models",
     "out_of_fold_teacher",
+    "teacher_agrees",
     "model_fits_run",
     "trial_ledger",
 )

@@ -119,6 +119,7 @@ def test_the_policy_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> 
 # --- against whom
 
 
+@pytest.mark.slow
 def test_the_opponent_is_what_is_in_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a production model the rule, with one that model; another slot's model is no opponent."""
     nothing = plan()
@@ -161,7 +162,7 @@ def test_before_training_the_opponent_is_the_one_the_validation_will_have(
 
 def test_before_training_the_symbols_are_the_teachers_unless_named() -> None:
     """A request without symbols is planned for all that the teacher knows, judged by the request's thresholds."""
-    thresholds = Thresholds(precision_uplift=0.2)
+    thresholds = Thresholds(precision_uplift=0.9)
     request = ValidationRequest(model="", baseline_model="rule", thresholds=thresholds)
 
     lines = lines_before_training(request, METADATA, WINDOW, Settings())

@@ -190,7 +190,7 @@ def _edited(**changes: Any) -> str:
 
 BROKEN: dict[str, tuple[Callable[[], str | bytes], str]] = {
     "no JSON": (lambda: "{", "not strict JSON"),
-    "not text": (lambda: b"\xff\xfe\x00", "not a checklist"),
+    "not text": (lambda: b"\xff\xfe\x00", "not strict JSON"),
     "too deep": (lambda: "[" * 200_000, "not"),
     "a list": (lambda: "[]", "not a checklist"),
     "a number": (lambda: "5", "not a checklist"),

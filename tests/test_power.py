@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,20 @@ import pytest
 from sqkit.checklist_inputs import Policy
 from sqkit.errors import UsageError
 from sqkit.evidence_grade import FIRST_BRIER, FIRST_PRECISION, LOSS_ACTED_ON, LOSS_ALL_ROWS
+from sqkit.research import window_plan
 from sqkit.research.evidence_records import evidence_record
 from sqkit.research.paired_statistics import loss_differential
 from sqkit.research.power import (
     LONGEST_DAYS,
-    memmel_power,
-    memmel_years,
     power_of,
     shortest_window,
     symbols_factor,
     times_needed,
     would_suffice_line,
 )
+from sqkit.research.sharpe_power import memmel_power, memmel_years
 from sqkit.research.window_plan import plan_lines, plan_window
+from sqkit.research.window_scaling import first_enough
 from sqkit.settings import Settings
 
 
@@ -188,9 +190,25 @@ def test_an_effect_that_is_not_positive_is_replaced_by_the_policys_uplift() -> N
         [record(estimate=-0.001)], session_days=63, symbols=20, min_precision_uplift=0.02
     )
     assert "2 points more precise" in brier
-    for name in (LOSS_ALL_ROWS, FIRST_BRIER):
-        line = would_suffice_line([record(name, estimate=-0.001)], session_days=63, symbols=20)
-        assert line.startswith("no window is expected to suffice")
+
+
+@pytest.mark.parametrize("name", [LOSS_ALL_ROWS, FIRST_BRIER])
+def test_a_better_student_is_asked_for_only_when_this_one_is_surely_worse(name: str) -> None:
+    """An estimate not above zero names no window; "not more data" needs an interval wholly below zero."""
+
+    def line(*records: dict[str, Any]) -> str:
+        return would_suffice_line(records, session_days=36, symbols=2)
+
+    noun = "Brier improvement" + (" on the base rate" if name == FIRST_BRIER else "")
+    for estimate, interval in ((-0.001, [-0.004, 0.002]), (-0.001, None), (0.0, [-0.003, 0.003])):
+        said = line(record(name, estimate=estimate, ci=interval))
+        assert said == f"no window can be named: the measured {noun} is {estimate:.4f}, not above zero"
+    worse = record(name, estimate=-0.005, ci=[-0.008, -0.002])
+    assert line(worse) == (
+        f"no window is expected to suffice: the measured {noun} is -0.0050, its 95 % interval wholly below zero; "
+        "a better student is needed, not more data"
+    )
+    assert line(record(LOSS_ACTED_ON, estimate=-0.001, ci=[-0.004, 0.002]), worse) == line(worse)
 
 
 def test_years_beyond_reason_are_not_numbered() -> None:
@@ -224,21 +242,127 @@ def test_a_plan_says_when_data_is_too_little(policy: Policy) -> None:
         assert any("too little" in line for line in plan_lines(plan)) is not enough
 
 
+def swing(symbols: int, sessions: int, policy: Policy, **changes: Any) -> dict[str, Any]:
+    """The plan of a first model on daily bars with labels of five sessions."""
+    return plan_window(
+        "swing", symbols, sessions, policy=policy, **({"horizon_bars": 5, "incumbent": False} | changes)
+    )
+
+
+NOISE = 0.08
+"""About two binomial standard errors of a rate from 100 to 250 attempts."""
+
+
 @pytest.mark.slow
-def test_more_days_and_more_symbols_give_more_power(policy: Policy) -> None:
-    """The pass rate of a really better student grows with the window and with the symbols."""
+def test_more_days_give_more_power_and_ask_for_the_same_window(policy: Policy) -> None:
+    """Across the size from which windows are computed power grows, and all name the same days for power .80."""
+    plans = [swing(100, days, policy, attempts=100) for days in (64, 120, 124, 744)]
+    assert [plan["computed"] for plan in plans] == [False, False, True, True]
+    for rate in ("thresholds_only", "with_evidence"):
+        power = [plan["better_student"][rate] for plan in plans]
+        assert all(more >= less - NOISE for less, more in pairwise(power))
+        assert power[2] < power[3]
+    days = [plan["suffices"]["session_days"] for plan in plans]
+    assert days[-1] > 744
+    assert days == pytest.approx([days[-1]] * len(days), rel=0.01)
+    clusters = [plan["adequacy"]["day_clusters"] for plan in plans]
+    assert clusters == pytest.approx([64, 120, 124, 744], rel=0.01)
 
-    def power(symbols: int, sessions: int) -> float:
-        plan = plan_window("intraday", symbols, sessions, policy=policy, horizon_bars=1, attempts=150)
-        return float(plan["better_student"]["with_evidence"])
 
-    assert power(10, 63) < power(100, 63) < power(100, 400) + 0.02
+@pytest.mark.slow
+def test_more_symbols_never_hurt(policy: Policy) -> None:
+    """At the same days more symbols give no less power, no fewer days with a call, and need no more days."""
+    plans = [swing(symbols, 248, policy, attempts=100) for symbols in (20, 100, 400)]
+    assert [plan["computed"] for plan in plans] == [False, True, True]
+    for one, more in pairwise(plans):
+        for rate in ("thresholds_only", "with_evidence"):
+            assert more["better_student"][rate] >= one["better_student"][rate] - NOISE
+        assert more["adequacy"]["day_clusters"] >= one["adequacy"]["day_clusters"]
+    assert plans[0]["better_student"]["with_evidence"] + 0.2 < plans[-1]["better_student"]["with_evidence"]
+    assert plans[-1]["suffices"]["session_days"] < plans[1]["suffices"]["session_days"]
+
+
+@pytest.mark.slow
+def test_a_computed_window_agrees_with_its_simulation(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """240 sessions of 20 symbols, computed from 120 sessions: rates, days with a call and what suffices."""
+    given: dict[str, Any] = {"attempts": 200, "horizon_bars": 1, "uplift": 0.04}
+    simulated = swing(20, 240, policy, **given)
+    monkeypatch.setattr(window_plan, "_ROWS_AN_ATTEMPT", 2400)
+    computed = swing(20, 240, policy, **given)
+    assert (simulated["computed"], computed["computed"]) == (False, True)
+    assert (simulated["world"]["days"], computed["world"]["days"]) == (240, 120)
+    for arm in ("equal_models", "better_student"):
+        for rate in ("thresholds_only", "with_evidence"):
+            assert computed[arm][rate] == pytest.approx(simulated[arm][rate], abs=NOISE)
+    for count in ("day_clusters", "directional_calls"):
+        assert computed["adequacy"][count] == pytest.approx(simulated["adequacy"][count], rel=0.03)
+    assert computed["suffices"]["session_days"] == pytest.approx(
+        simulated["suffices"]["session_days"], rel=0.25
+    )
+
+
+@pytest.mark.slow
+def test_computed_symbols_agree_with_their_simulation(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 symbols, computed from 25 rows a day, pass about as often as simulated ones."""
+    simulated = swing(100, 120, policy, attempts=200, incumbent=True)
+    monkeypatch.setattr(window_plan, "_ROWS_A_DAY", 25)
+    monkeypatch.setattr(window_plan, "_ROWS_AN_ATTEMPT", 1)
+    computed = swing(100, 120, policy, attempts=200, incumbent=True)
+    assert (simulated["world"]["symbols"], computed["world"]["symbols"]) == (100, 25)
+    for arm in ("equal_models", "better_student"):
+        for rate in ("thresholds_only", "with_evidence"):
+            assert computed[arm][rate] == pytest.approx(simulated[arm][rate], abs=NOISE)
+    assert computed["adequacy"]["day_clusters"] == simulated["adequacy"]["day_clusters"]
+
+
+def test_a_higher_grade_is_no_easier(policy: Policy) -> None:
+    """In a computed window power falls with the grade asked for; without evidence both rates are equal."""
+    rates = {}
+    for grade in ("none", "moderate", "strong"):
+        for incumbent in (False, True):
+            plan = swing(100, 248, replace(policy, min_evidence=grade), attempts=15, incumbent=incumbent)
+            assert plan["computed"]
+            rates[grade, incumbent] = plan["better_student"]
+    for incumbent in (False, True):
+        none, moderate, strong = (rates[grade, incumbent] for grade in ("none", "moderate", "strong"))
+        assert none["with_evidence"] == none["thresholds_only"] == moderate["thresholds_only"]
+        assert strong["with_evidence"] < moderate["with_evidence"] < none["with_evidence"]
+
+
+def test_a_computed_window_too_short_for_its_tests_shows_nothing(policy: Policy) -> None:
+    """Two sessions of 200 symbols pass no test, since none is defined, and the plan says where it comes from."""
+    plan = swing(200, 2, policy, attempts=20)
+    assert plan["better_student"]["with_evidence"] == plan["equal_models"]["with_evidence"] == 0.0
+    assert plan["adequacy"]["enough"] is False
+    assert "computed from simulated windows of 120 sessions with 100 rows a day" in plan_lines(plan)[0]
+
+
+def test_a_window_that_suffices_is_called_so(policy: Policy) -> None:
+    """With power .80 in the asked window no other size is named."""
+    plan = swing(100, 1000, policy, uplift=0.06, attempts=30)
+    assert plan["better_student"]["with_evidence"] >= 0.80
+    assert plan["suffices"]["session_days"] == 1000
+    assert any(line.endswith("this window suffices") for line in plan_lines(plan))
+
+
+def test_the_first_size_that_is_enough() -> None:
+    """The smallest size from which on the chance stays high; none where the largest is too small."""
+    assert first_enough(lambda size: float(size >= 100.0), 10, 1000) == pytest.approx(100, rel=1e-3)
+    assert first_enough(lambda size: 1.0, 10, 1000) == pytest.approx(10)
+    assert first_enough(lambda size: 0.79, 10, 1000) is None
+    assert first_enough(lambda size: 1.0, 3000, 2520) == 3000
+    dips = first_enough(lambda size: float(size < 50.0 or size > 400.0), 10, 1000)
+    assert dips == pytest.approx(400, rel=1e-3)
 
 
 @pytest.mark.slow
 def test_the_windows_a_plan_names_suffice(policy: Policy) -> None:
     """A window of the size the plan names promotes the better student about four times in five."""
-    given: dict[str, Any] = {"policy": policy, "horizon_bars": 1, "uplift": 0.04, "attempts": 150}
+    given: dict[str, Any] = {"policy": policy, "horizon_bars": 1, "uplift": 0.04, "attempts": 100}
     plan = plan_window("intraday", 100, 63, **given)
     days = plan["suffices"]["session_days"]
     assert days is not None
@@ -251,7 +375,7 @@ def test_the_windows_a_plan_names_suffice(policy: Policy) -> None:
 def test_a_larger_uplift_needs_no_longer_window(policy: Policy) -> None:
     """A student six points better needs fewer days than one four points better, and both can be shown."""
     days = [
-        plan_window("intraday", 100, 63, policy=policy, horizon_bars=1, uplift=uplift, attempts=100)[
+        plan_window("intraday", 100, 63, policy=policy, horizon_bars=1, uplift=uplift, attempts=60)[
             "suffices"
         ]["session_days"]
         for uplift in (0.06, 0.04)

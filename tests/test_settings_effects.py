@@ -23,6 +23,7 @@ from sqkit.research.sources import load_bars
 from sqkit.research.validation_plan import production_baseline
 from sqkit.settings import PREFIX, Settings
 from sqkit.student import Scores
+from tests.graded import graded_records
 from tests.project import Project
 
 WAITING: dict[str, int] = {
@@ -118,7 +119,8 @@ def _decided(
             | {"sharpe_ratio": 0.1 if candidate.get("sharpe_ratio") == 0.25 else 1.0},
             policy=Policy.from_settings(settings),
             adequacy=adequacy,
-            evidence={"grade": grade, "records": []},
+            evidence={"records": graded_records(grade)},
+            digests={"predictions": "a" * 64} if adequacy else {},
         )
         return checklist["recommendation"], checklist["validation_results"], render_markdown(checklist)
 

@@ -85,7 +85,7 @@ def test_nothing_recorded_is_no_trial(ledger: TrialLedger) -> None:
     assert ledger.entries() == []
     assert ledger.head() == LedgerHead(0, None)
     count = ledger.trials("2024-01-01", "2024-03-31", ["X"])
-    assert count.describe() == {"n_trials": 0, "ledger_lines": 0, "ledger_head": None}
+    assert count.describe() == {"n_trials": 0, "looks": 0, "ledger_lines": 0, "ledger_head": None}
     assert not ledger.path.parent.exists()
 
 
@@ -229,7 +229,7 @@ def test_returns_come_back_to_the_bit_and_only_once(ledger: TrialLedger) -> None
     wild = [0.1 + 0.2, -1e-300, -0.0]
     for _ in range(3):
         ledger.record_look(look())
-        ledger.record_returns(look(), DAYS, wild)
+        ledger.record_returns(look(), DAYS, wild, predictions="p")
 
     count = ledger.trials("2024-01-01", "2024-03-31", ["X", "Y"])
     assert len(ledger.entries()) == 2
@@ -240,7 +240,7 @@ def test_returns_come_back_to_the_bit_and_only_once(ledger: TrialLedger) -> None
 
 def test_returns_without_a_look_count_as_one(ledger: TrialLedger) -> None:
     """Nobody keeps returns of a window without having looked at it."""
-    ledger.record_returns(look(), DAYS, RETURNS)
+    ledger.record_returns(look(), DAYS, RETURNS, predictions="p")
 
     assert quarter(ledger) == 1
 
@@ -248,8 +248,8 @@ def test_returns_without_a_look_count_as_one(ledger: TrialLedger) -> None:
 def test_returns_are_kept_apart_by_window(ledger: TrialLedger) -> None:
     """A window gets the returns that were measured on it, not those of a neighbour."""
     wide = look(last="2024-06-30", symbols=("X", "Y", "Z"))
-    ledger.record_returns(look(), DAYS, RETURNS)
-    ledger.record_returns(wide, [*DAYS, "2024-05-02"], [0.5, 0.5, 0.5, 0.7])
+    ledger.record_returns(look(), DAYS, RETURNS, predictions="p")
+    ledger.record_returns(wide, [*DAYS, "2024-05-02"], [0.5, 0.5, 0.5, 0.7], predictions="p")
 
     assert ledger.trials("2024-01-01", "2024-03-31", ["Y", "X"]).returns == {"a": (DAYS, RETURNS)}
     assert ledger.trials("2024-05-01", "2024-05-31", ["X"]).returns == {"a": (["2024-05-02"], [0.7])}
@@ -259,15 +259,15 @@ def test_returns_are_kept_apart_by_window(ledger: TrialLedger) -> None:
 
 def test_returns_of_the_very_window_come_before_longer_ones(ledger: TrialLedger) -> None:
     """A neighbour with more days inside does not replace what was measured on the window itself."""
-    ledger.record_returns(look(), DAYS[:2], RETURNS[:2])
-    ledger.record_returns(look(last="2024-06-30"), DAYS, [0.5, 0.5, 0.5])
+    ledger.record_returns(look(), DAYS[:2], RETURNS[:2], predictions="p")
+    ledger.record_returns(look(last="2024-06-30"), DAYS, [0.5, 0.5, 0.5], predictions="p")
 
     assert ledger.trials("2024-01-01", "2024-03-31", ["X", "Y"]).returns == {"a": (DAYS[:2], RETURNS[:2])}
 
 
 def test_returns_of_an_overlapping_window_are_cut_to_the_asked_days(ledger: TrialLedger) -> None:
     """A rival measured on other days is compared on the shared ones; without any there is no series."""
-    ledger.record_returns(look("rival"), DAYS, RETURNS)
+    ledger.record_returns(look("rival"), DAYS, RETURNS, predictions="p")
 
     assert ledger.trials("2024-01-03", "2024-01-31", ["X"]).returns == {"rival": (DAYS[1:], RETURNS[1:])}
     assert ledger.trials("2024-02-01", "2024-02-28", ["X"]).returns == {}
@@ -277,7 +277,7 @@ def test_returns_of_an_overlapping_window_are_cut_to_the_asked_days(ledger: Tria
 def test_newest_returns_of_a_window_count(ledger: TrialLedger) -> None:
     """Other costs on the same window replace the returns, and going back replaces them again."""
     for values in (RETURNS, [0.0, 0.0, 0.0], RETURNS):
-        ledger.record_returns(look(), DAYS, values)
+        ledger.record_returns(look(), DAYS, values, predictions="p")
         assert ledger.trials("2024-01-01", "2024-03-31", ["X", "Y"]).returns["a"][1] == values
 
     assert len(ledger.entries()) == 4
@@ -302,7 +302,7 @@ def test_returns_that_mean_nothing_are_refused(
 ) -> None:
     """NaN, other lengths, days out of order or outside: refused before anything is written."""
     with pytest.raises(UsageError, match=said):
-        ledger.record_returns(look(), days, returns)
+        ledger.record_returns(look(), days, returns, predictions="p")
 
     assert not ledger.path.exists()
 
@@ -637,7 +637,7 @@ def test_repeating_a_validation_keeps_the_same_words(ledger: TrialLedger) -> Non
 
     def validated() -> dict[str, Any]:
         ledger.record_look(look())
-        ledger.record_returns(look(), DAYS, RETURNS)
+        ledger.record_returns(look(), DAYS, RETURNS, predictions="p")
         return ledger.trials("2024-01-01", "2024-03-31", ["X", "Y"]).describe()
 
     first = validated()
@@ -645,7 +645,7 @@ def test_repeating_a_validation_keeps_the_same_words(ledger: TrialLedger) -> Non
     assert validated() == first
     ledger.record_look(look("rival"))
 
-    assert validated() == {"n_trials": 2, "ledger_lines": 4, "ledger_head": ledger.head().digest}
+    assert validated() == {"n_trials": 2, "looks": 2, "ledger_lines": 4, "ledger_head": ledger.head().digest}
 
 
 # --- crashes and neighbours

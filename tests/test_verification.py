@@ -90,7 +90,7 @@ def test_the_kept_trial_count_is_used(folder: Path) -> None:
     kept = read_json(folder / RESULTS_FILE)["trials"]
 
     said = verify(folder)["trials"]
-    assert said == {name: kept[name] for name in ("n_trials", "ledger_lines", "ledger_head")}
+    assert said == {name: kept[name] for name in ("n_trials", "looks", "ledger_lines", "ledger_head")}
 
     _edit(folder / RESULTS_FILE, lambda r: r["trials"].update(n_trials=kept["n_trials"] + 5))
     assert any(
@@ -504,17 +504,22 @@ def _against_the_report(root: Path, name: str = "student") -> dict[str, Any]:
     return verify(root / name, reports_dir=root / "reports", root=root)
 
 
+NO_LEDGER = "no trial ledger lies above this folder; nothing there could be asked"
+
+
 class TestReport:
     """What no file of the folder can tell by itself, the manifest of its report tells."""
 
     def test_an_untouched_report(self, reported: Path) -> None:
         """Folder and report agree, and no note says that the report was not found."""
         outcome = _against_the_report(reported)
-        assert (outcome["differences"], outcome["notes"]) == ([], [])
+        assert (outcome["differences"], outcome["notes"]) == ([], [NO_LEDGER])
 
     def test_no_report(self, folder: Path) -> None:
         """Without a report that names the folder the outcome says so."""
-        assert "names these artifacts" in verify(folder, reports_dir=folder / "no reports")["notes"][0]
+        notes = verify(folder, reports_dir=folder / "no reports")["notes"]
+        assert notes[0] == NO_LEDGER
+        assert "names these artifacts" in notes[1]
 
     def test_a_decision_made_up_consistently(self, reported: Path) -> None:
         """Deciding again under a lower bar, every file of it, differs from what the report says."""
@@ -548,7 +553,7 @@ class TestReport:
         page.write_text(page.read_text() + "\n")
         touched = _against_the_report(reported, "student/validations/v1")
 
-        assert (clean["differences"], clean["notes"]) == ([], [])
+        assert (clean["differences"], clean["notes"]) == ([], [NO_LEDGER])
         assert any("changed since the report was made" in one["what"] for one in touched["differences"])
 
 

@@ -38,6 +38,7 @@ _RESULT_PARTS: Final = (
     "prefix_invariance",
     "runtime",
     "short_history",
+    "teacher_disagrees",
     "tradable",
     "training_window",
     "trials",
@@ -59,7 +60,7 @@ _JUDGED: Final = (
 _NESTED: Final = {
     "models": ("baseline", "candidate"),
     "prefix_invariance": ("findings", "symbols", "unjudged"),
-    "trials": ("ledger_head", "ledger_lines", "n_trials", "returns"),
+    "trials": ("ledger_head", "ledger_lines", "looks", "n_trials", "returns"),
     "validation_period": ("symbols",),
 }
 _UNSCORED: Final = (REASON_CODES["warm_up"], REASON_CODES["non_finite_feature"], REASON_CODES["gap"])
@@ -208,6 +209,15 @@ class AccuracyAnalyzer:
             probability_student=student["probability_up"],
             probability_baseline=baseline["probability_up"] if nothing is None else nothing,
         )
+
+    def rule_calls(self) -> np.ndarray:
+        """What the baseline rule calls on the rows of `paired_rows`; int8 (n,)."""
+        parts = []
+        for symbol in self.symbols:
+            columns, rows = self._records[symbol, "candidate"].columns, self.judged_rows(symbol)
+            direction, strength = columns["baseline_direction"][rows], columns["baseline_strength"][rows]
+            parts.append(rule_calls(direction, strength, self.entry_strength))
+        return np.concatenate(parts)
 
     @property
     def baseline_is_rule(self) -> bool:

@@ -21,7 +21,7 @@ from sqkit.files import read_json, sha256_json, write_json, write_text
 from sqkit.metrics import adequacy_counts, financial_metrics, seven_metrics
 from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer, read_results
 from sqkit.research.evidence import EVIDENCE_FILE, gather_evidence
-from sqkit.research.evidence_inputs import evidence_inputs
+from sqkit.research.evidence_inputs import evidence_inputs, is_named_baseline
 from sqkit.research.integrity import integrity_items
 from sqkit.research.power import would_suffice_line
 from sqkit.research.stored_values import same_values
@@ -130,6 +130,7 @@ def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
         thresholds_passed=thresholds_passed(sevens["candidate"], sevens["baseline"], policy),
         sharpe_uplift=uplift,
         has_incumbent=results["incumbent_model"] is not None,
+        named_baseline=inputs.named_baseline,
     )
     counts = adequacy_counts(candidate["session_days"], candidate["calls"], baseline["calls"])
     would_suffice = ""
@@ -141,7 +142,7 @@ def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
             min_precision_uplift=policy.min_precision_uplift,
             min_evidence=policy.min_evidence,
         )
-    kept = {name: results["trials"][name] for name in ("n_trials", "ledger_lines", "ledger_head")}
+    kept = {name: results["trials"][name] for name in ("n_trials", "looks", "ledger_lines", "ledger_head")}
     period = results["validation_period"]
     checklist = generate_promotion_checklist(
         timestamp=timestamp,
@@ -247,6 +248,13 @@ def _notes(results: dict[str, Any]) -> list[str]:
             f"the baseline is the rule, although {incumbent} is in production"
             if incumbent
             else "first model, no incumbent: the baseline is the rule, which has no probabilities"
+        )
+    if is_named_baseline(results):
+        incumbent = results["incumbent_model"]
+        notes.append(
+            f"the baseline {results['baseline_model']} is not in production "
+            f"({f'{incumbent} is' if incumbent else 'no model is'}): it was named by whoever validated, so the student "
+            "must beat the rule as well"
         )
     if not results["tradable"]:
         notes.append("an index is not tradable: its costs and P&L are as if it were")

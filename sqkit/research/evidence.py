@@ -27,11 +27,14 @@ from sqkit.evidence_grade import (
     FIRST_PRECISION,
     FIRST_RULE_BRIER,
     LOSS_ALL_ROWS,
+    NAMED_PRECISION,
+    NAMED_RULE_BRIER,
     evidence_grade,
 )
 from sqkit.research.many_trials import block_length
 from sqkit.research.overfitting import probability_of_backtest_overfitting
 from sqkit.research.paired_evidence import (
+    NamedBaseline,
     blocking_records,
     daily_sharpe_difference,
     sharpe_record,
@@ -131,6 +134,7 @@ def gather_evidence(
     thresholds_passed: bool,
     sharpe_uplift: float | None,
     has_incumbent: bool = False,
+    named_baseline: NamedBaseline | None = None,
     seed: int = SEED,
 ) -> Evidence:
     """Test student against baseline on the same rows and days.
@@ -146,14 +150,18 @@ def gather_evidence(
     sharpe_uplift
         The relative uplift the checklist prints, None where it is not defined.
     has_incumbent
-        Whether a model is in production, also where the baseline is the rule all the same.
+        Whether a model is in production, also where the baseline is another model or the rule.
+    named_baseline
+        Given when the baseline is a model that is not in production: then the rule must be beaten too.
     seed
         Of every random draw; stored in the records.
     """
     first_model = base_rate is not None
     block = block_length(returns.student, returns.baseline, horizon_days=overlap)
     sharpe = daily_sharpe_difference(returns, block=block, reps=BOOTSTRAP_REPS, seed=seed)
-    deciding = blocking_records(rows, returns, base_rate=base_rate, overlap=overlap, sharpe=sharpe)
+    deciding = blocking_records(
+        rows, returns, base_rate=base_rate, overlap=overlap, sharpe=sharpe, named_baseline=named_baseline
+    )
     grade = evidence_grade(deciding, thresholds_passed=thresholds_passed)
 
     bins, calibrations = {}, []
@@ -207,6 +215,11 @@ def summary_line(
         )
     else:
         test = f"Brier p {_p(known[LOSS_ALL_ROWS])}"
+        if NAMED_PRECISION in known:
+            test += (
+                f" against a named baseline, not {'the' if has_incumbent else 'an'} incumbent; against the rule: "
+                f"precision p {_p(known[NAMED_PRECISION])}, Brier p {_p(known[NAMED_RULE_BRIER])}"
+            )
     looks = f"{n_trials} look{'' if n_trials == 1 else 's'} at this window"
     return f"{_sharpe(known['sharpe_difference'], sharpe_uplift)}; {test}; {looks}; grade {grade.upper()}"
 
@@ -222,15 +235,17 @@ def _sharpe(record: dict[str, Any], relative: float | None) -> str:
     verdict = "noise" if low <= 0.0 <= high else "more than noise"
     if relative is not None and estimate != 0.0 and relative != 0.0:
         unit = 100.0 * relative / estimate
-        said = f"{unit * estimate:+z.1f} % (95 % CI {_whole(unit * low)} % .. {_whole(unit * high)} %)"
+        said = (
+            f"{unit * estimate:+z.1f} % (95 % CI {_signed(unit * low, 0)} % .. {_signed(unit * high, 0)} %)"
+        )
     else:
-        said = f"{estimate:+z.2f} (95 % CI {low:+z.2f} .. {high:+z.2f})"
+        said = f"{estimate:+z.2f} (95 % CI {_signed(low, 2)} .. {_signed(high, 2)})"
     return f"Sharpe {said}: {verdict} at {days} days"
 
 
-def _whole(percent: float) -> str:
-    """Without decimals, unless that would hide on which side of zero it lies."""
-    return f"{percent:+z.1f}" if abs(percent) < 0.5 else f"{percent:+.0f}"
+def _signed(value: float, places: int) -> str:
+    """A bound with so many decimals, one more where it would hide on which side of zero it lies."""
+    return f"{value:+z.{places + (abs(value) < 0.5 * 10.0**-places)}f}"
 
 
 def _p(record: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from sqkit.errors import ArtifactChanged
 from sqkit.records import iso_date, session_day
 from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
 from sqkit.research.evidence import Trials
+from sqkit.research.paired_evidence import NamedBaseline
 from sqkit.research.paired_rows import PairedReturns, PairedRows
 from sqkit.research.trade_costs import portfolio_costs
 
@@ -34,6 +35,7 @@ class EvidenceInputs:
     base_rate: float | None
     overlap: int
     trials: Trials
+    named_baseline: NamedBaseline | None
 
 
 def evidence_inputs(results: Mapping[str, Any], analyzer: AccuracyAnalyzer) -> EvidenceInputs:
@@ -61,7 +63,16 @@ def evidence_inputs(results: Mapping[str, Any], analyzer: AccuracyAnalyzer) -> E
                 for behaviour, series in results["trials"]["returns"].items()
             },
         ),
+        named_baseline=NamedBaseline(candidate["training_base_rate"], analyzer.rule_calls())
+        if is_named_baseline(results)
+        else None,
     )
+
+
+def is_named_baseline(results: Mapping[str, Any]) -> bool:
+    """Whether the baseline is a model that is not in production: somebody chose it."""
+    digests = results["digests"]
+    return digests["baseline"] is not None and digests["baseline"] != digests["incumbent"]
 
 
 def label_overlap(results: Mapping[str, Any], rows: PairedRows) -> int:

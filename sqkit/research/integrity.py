@@ -99,6 +99,7 @@ def integrity_items(
         _identical_rows(analyzer),
         _distinct_models(results["digests"], candidate, baseline, analyzer),
         _out_of_fold(candidate),
+        _teacher_agrees(results["teacher_disagrees"]),
         _fits_run(results, candidate, baseline),
         _trial_ledger(results["trials"]),
     ]
@@ -191,6 +192,18 @@ def _out_of_fold(candidate: Mapping[str, Any]) -> Item:
         _passed(sound),
         f"soft labels of {proof['blocks']} blocks; the teacher of block {proof['refitted_block'] + 1}, fitted again "
         f"without it, gives them to within {proof['largest_difference']:.2g}",
+    )
+
+
+def _teacher_agrees(disagrees: list[str] | None) -> Item:
+    """Window, symbols and data of training, as the teacher's own folder says them."""
+    if disagrees is None:
+        note = "the teacher this student names was not found: its training is known from the student's file alone"
+        return _item("teacher_agrees", "not_checked", note, blocking=False)
+    return _item(
+        "teacher_agrees",
+        _passed(not disagrees),
+        "; ".join(disagrees) or "the teacher's folder says the same of window, symbols and data of training",
     )
 
 

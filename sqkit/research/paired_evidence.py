@@ -8,7 +8,7 @@ ones, so the stated error rates are those of this code. In: `PairedRows`, daily 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -22,6 +22,9 @@ from sqkit.evidence_grade import (
     LOSS_ACTED_ON,
     LOSS_ALL_ROWS,
     MODERATE_P,
+    NAMED_BASE_RATE,
+    NAMED_PRECISION,
+    NAMED_RULE_BRIER,
     PRECISION_ACTED_ON,
     PRECISION_ALL_ROWS,
 )
@@ -55,6 +58,22 @@ _SAME_RETURNS: Final = "student and baseline earned the same on every day"
 _SAME_CALLS: Final = "student and baseline called alike and were right alike on every day"
 
 
+@dataclass(frozen=True)
+class NamedBaseline:
+    """What it takes to ask whether a student beats more than a baseline somebody chose.
+
+    Attributes
+    ----------
+    base_rate
+        Share of up moves among the decisive training rows.
+    rule_calls
+        int8 (n,), what the baseline rule calls on each row.
+    """
+
+    base_rate: float
+    rule_calls: np.ndarray
+
+
 def blocking_records(
     rows: PairedRows,
     returns: PairedReturns,
@@ -62,6 +81,7 @@ def blocking_records(
     base_rate: float | None,
     overlap: int,
     sharpe: SharpeDifference,
+    named_baseline: NamedBaseline | None = None,
 ) -> list[Record]:
     """Every record that can change a verdict, and the precision differences they rest on.
 
@@ -74,11 +94,20 @@ def blocking_records(
         Session days a label reaches over, 1 for labels that end on their day.
     sharpe
         From `daily_sharpe_difference`.
+    named_baseline
+        Given when the baseline is a model that is not in production.
     """
     precision, hit_ratio = share_records(rows, overlap)
     if base_rate is None:  # the grade asks where the precision differs as well
         better = loss_records(rows, overlap)
         precision = [{**record, "kind": "blocking"} for record in precision]
+        if named_baseline is not None:
+            better += rule_records(
+                rows.against_rule(named_baseline.rule_calls),
+                base_rate=named_baseline.base_rate,
+                overlap=overlap,
+                names=(NAMED_PRECISION, NAMED_BASE_RATE, NAMED_RULE_BRIER),
+            )
     else:
         better = first_model_records(rows, returns, base_rate=base_rate, overlap=overlap)
     return [
@@ -111,22 +140,36 @@ def loss_records(rows: PairedRows, overlap: int) -> list[Record]:
 def first_model_records(
     rows: PairedRows, returns: PairedReturns, *, base_rate: float, overlap: int
 ) -> list[Record]:
-    """Student against a rule: precision where it trades, daily P&L, and two Brier differentials.
+    """Student against a rule: precision where it trades, daily P&L, and two Brier differentials."""
+    names = (FIRST_PRECISION, FIRST_BRIER, FIRST_RULE_BRIER)
+    precision, *briers = rule_records(rows, base_rate=base_rate, overlap=overlap, names=names)
+    earned = loss_differential(-returns.baseline, -returns.student, np.arange(len(returns.student)))
+    return [precision, _daily_pnl(earned, returns), *briers]
 
-    The second one, against the rule's own hit rates, is what keeps an equal student out: a student that
+
+def rule_records(
+    rows: PairedRows, *, base_rate: float, overlap: int, names: tuple[str, str, str]
+) -> list[Record]:
+    """The student's precision where the rule trades, its Brier against the base rate and against the rule's.
+
+    The last one, against the rule's own hit rates, is what keeps an equal student out: a student that
     knows as much as the rule beats a constant easily.
+
+    Parameters
+    ----------
+    rows
+        The rule in the baseline's place.
+    names
+        Of the three records.
     """
     precision = precision_difference(rows.long_counts(rows.acted_on), overlap=overlap)
-    days = np.arange(len(returns.student))
-    earned = loss_differential(-returns.baseline, -returns.student, days)
     scored = rows.decisive(rows.everywhere)
     opponents = (
-        (FIRST_BRIER, "the training base rate", np.full(len(rows), base_rate)),
-        (FIRST_RULE_BRIER, "the rule's own hit rates on these rows", rows.rule_forecast(scored)),
+        ("the training base rate", np.full(len(rows), base_rate), {"base_rate": finite(base_rate)}),
+        ("the rule's own hit rates on these rows", rows.rule_forecast(scored), None),
     )
     return [
-        _record(FIRST_PRECISION, "blocking", precision, _SHARE_METHOD, overlap, level=FIRST_PRECISION_P),
-        _daily_pnl(earned, returns),
+        _record(names[0], "blocking", precision, _SHARE_METHOD, overlap, level=FIRST_PRECISION_P),
         *(
             _record(
                 name,
@@ -141,9 +184,9 @@ def first_model_records(
                 overlap,
                 level=MODERATE_P,
                 unit="Brier score",
-                params={"base_rate": finite(base_rate)} if name == FIRST_BRIER else None,
+                params=params,
             )
-            for name, opponent, forecast in opponents
+            for name, (opponent, forecast, params) in zip(names[1:], opponents, strict=True)
         ),
     ]
 

@@ -6,7 +6,7 @@ made-up ones; the tests do not know the difference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -128,6 +128,10 @@ class PairedRows:
         up = np.bincount(said[rows], self.outcomes[rows] == UP, minlength=4)
         share: np.ndarray = np.divide(up, called, out=np.full(4, 0.5), where=called > 0)
         return share[said]
+
+    def against_rule(self, rule_calls: np.ndarray) -> PairedRows:
+        """The same rows with the rule in the baseline's place; `rule_calls` int8 (n,)."""
+        return replace(self, calls_baseline=rule_calls, probability_baseline=np.full(len(self), np.nan))
 
     def brier_losses(self, rows: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Squared distance of a probability, float (n,), and the outcome on these decisive rows; float (k,)."""

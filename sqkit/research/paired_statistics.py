@@ -157,13 +157,17 @@ def precision_difference(day_counts: ArrayLike, *, overlap: int = 1) -> PairedDi
         day = int(np.argmax(np.any((right < 0) | (right > calls), axis=1)))
         raise UsageError(f"day_counts row {day}: right calls must lie between 0 and the calls", row=day)
 
-    clusters, total = int(np.count_nonzero(calls.sum(axis=1))), calls.sum(axis=0)
-    rows = int(total.sum())
+    with np.errstate(all="ignore"):
+        clusters, total = int(np.count_nonzero(calls.sum(axis=1))), calls.sum(axis=0)
+        rows = int(total.sum()) if np.isfinite(total.sum()) else 0
     for side, name in enumerate(("student", "baseline")):
         if total[side] == 0:
             return PairedDifference("undefined", f"the {name} makes no call", clusters, rows)
-    share = right.sum(axis=0) / total
-    influence = ((right - share * calls) / total) @ np.array([1.0, -1.0])
+    with np.errstate(all="ignore"):
+        share = right.sum(axis=0) / total
+        influence = ((right - share * calls) / total) @ np.array([1.0, -1.0])
+    if not (np.isfinite(share).all() and np.isfinite(influence).all()):
+        return PairedDifference("undefined", "the counts are too large to compute with", clusters, 0)
     student, baseline = float(share[0]), float(share[1])
     return _clustered(influence, student, baseline, student - baseline, rows, overlap, clusters)
 

@@ -244,9 +244,9 @@ def would_suffice_line(
         )
         for record in failed
     ]
-    for record, window in windows:
-        if window.effect is None or window.power_now is None:
-            return _unknown(record)
+    unknown = [record for record, window in windows if window.effect is None or window.power_now is None]
+    if unknown:
+        return _unknown(max(unknown, key=_surely_worse))
     record, window = max(windows, key=lambda pair: pair[1].session_days or math.inf)
     noun, effect = _NOUNS[record["name"]], window.effect
     assumed = f"if the true {noun} is the measured {effect:.4f}"
@@ -266,54 +266,6 @@ def would_suffice_line(
         f"about {window.session_days} session days{either} are expected to suffice{alone}: "
         f"power {_two(window.power_then or 0.0)} {assumed}"
     )
-
-
-def memmel_years(
-    sharpe_annual: float,
-    relative_uplift: float,
-    correlation: float,
-    *,
-    alpha: float = MODERATE_P,
-    power: float = POWER,
-) -> float | None:
-    """Years of daily returns that detect a relative Sharpe uplift; None where nothing can.
-
-    Memmel (2003), independent normal returns: ``Var = (2 (1 - r) + (S1^2 + S2^2 - 2 S1 S2 r^2) / 2) / T``.
-
-    Parameters
-    ----------
-    sharpe_annual, relative_uplift
-        Of the baseline; the student's is ``sharpe_annual (1 + relative_uplift)``.
-    correlation
-        Of the daily returns, in [-1, 1].
-    """
-    difference = sharpe_annual * relative_uplift
-    if not difference > 0.0 or not -1.0 <= correlation <= 1.0:
-        return None
-    return (
-        (float(ndtri(1.0 - alpha)) + float(ndtri(power))) ** 2
-        * memmel_variance(sharpe_annual, relative_uplift, correlation)
-        / (difference**2 / TRADING_DAYS_PER_YEAR)
-        / TRADING_DAYS_PER_YEAR
-    )
-
-
-def memmel_power(
-    sharpe_annual: float, relative_uplift: float, correlation: float, days: int, *, alpha: float = MODERATE_P
-) -> float | None:
-    """Power of Memmel's one-sided test over so many days; None where it has none to speak of."""
-    variance = memmel_variance(sharpe_annual, relative_uplift, correlation)
-    if days < 2 or not variance > 0.0:
-        return None
-    effect = sharpe_annual * relative_uplift / math.sqrt(TRADING_DAYS_PER_YEAR)
-    return power_of(effect, math.sqrt(variance / days), alpha)
-
-
-def memmel_variance(sharpe_annual: float, relative_uplift: float, correlation: float) -> float:
-    """Variance of the difference of two daily Sharpe ratios, times the number of days."""
-    first = sharpe_annual / math.sqrt(TRADING_DAYS_PER_YEAR)
-    second = first * (1.0 + relative_uplift)
-    return 2.0 * (1.0 - correlation) + 0.5 * (first**2 + second**2 - 2.0 * first * second * correlation**2)
 
 
 def _misses(record: Mapping[str, Any], levels: Mapping[str, float]) -> bool:
@@ -336,13 +288,21 @@ def _smallest_effect(name: str, min_precision_uplift: float | None) -> float | N
 
 
 def _unknown(record: Mapping[str, Any]) -> str:
+    """Why no window is named; that more data would not help is said only of what is surely worse."""
     noun, estimate = _NOUNS[record["name"]], record.get("estimate")
     if estimate is None or record.get("se") is None:
         return f"what would suffice cannot be estimated: the {noun} is undefined"
-    return (
-        f"no window is expected to suffice: the measured {noun} is {estimate:.4f}, not above zero; "
-        "a better student is needed, not more data"
-    )
+    if _surely_worse(record):
+        return (
+            f"no window is expected to suffice: the measured {noun} is {estimate:.4f}, its 95 % interval wholly "
+            "below zero; a better student is needed, not more data"
+        )
+    return f"no window can be named: the measured {noun} is {estimate:.4f}, not above zero"
+
+
+def _surely_worse(record: Mapping[str, Any]) -> bool:
+    interval = record.get("ci")
+    return interval is not None and interval[1] is not None and bool(interval[1] < 0.0)
 
 
 def _two(share: float) -> str:

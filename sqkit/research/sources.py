@@ -97,15 +97,15 @@ def default_bars(settings: Settings, interval: str) -> str:
     return f"{settings.data_dir}/bars/{interval}"
 
 
-def bars_of_teacher(model_path: Path, teacher_digest: str, settings: Settings) -> str:
-    """Where the bars of training lay: from the teacher beside a student, else from the stored one it names."""
+def teacher_of(model_path: Path, teacher_digest: str, settings: Settings) -> dict[str, Any] | None:
+    """Metadata of the teacher a student names: the one beside it, else a stored one; None without one."""
     beside = model_path.parent.parent / "teacher" / METADATA_FILE
     stored = sorted((Path(settings.data_dir) / "models").glob(f"*/teacher/{METADATA_FILE}"))
     for metadata in (beside, *stored):
         teacher = read_json(metadata) if metadata.is_file() else {}
-        if teacher.get("teacher_digest") == teacher_digest:
-            return str(teacher.get("bars_location", ""))
-    return ""
+        if isinstance(teacher, dict) and teacher.get("teacher_digest") == teacher_digest:
+            return teacher
+    return None
 
 
 def open_teacher(teacher_dir: str, *, bars: str = "") -> tuple[dict[str, Any], dict[str, BarArrays]]:

@@ -23,6 +23,7 @@ from sqkit.records import iso_date
 from sqkit.research.accuracy import RULE
 from sqkit.research.backtest import TradingRules, Window, require_bars
 from sqkit.research.holdout import refuse_sealed
+from sqkit.research.ledger_check import refuse_other_ledger
 from sqkit.research.manifest import page_records, run_folder
 from sqkit.research.marketdata import available_symbols
 from sqkit.research.planning import lines_before_training
@@ -96,6 +97,7 @@ def train_teacher_job(
         strategy,
         {"start": iso_date(first_day), "end": iso_date(last_day)},
         f"training of teacher {version}",
+        folder,
         open_holdout=open_holdout,
         reason=reason,
     )
@@ -154,6 +156,7 @@ def train_student_job(
         teacher["strategy"],
         teacher["training_window"],
         f"training of student {version}",
+        student_dir,
         open_holdout=open_holdout,
         reason=reason,
     )
@@ -202,10 +205,19 @@ def _refuse_validation(validation: ValidationRequest, teacher: dict[str, Any], s
 
 
 def _refuse_holdout(
-    settings: Settings, strategy: str, window: dict[str, str], what: str, *, open_holdout: bool, reason: str
+    settings: Settings,
+    strategy: str,
+    window: dict[str, str],
+    what: str,
+    output_dir: str,
+    *,
+    open_holdout: bool,
+    reason: str,
 ) -> None:
+    ledger = open_ledger(settings.data_dir, settings.reports_dir)
+    refuse_other_ledger(Path(output_dir), ledger)
     refuse_sealed(
-        open_ledger(settings.data_dir, settings.reports_dir),
+        ledger,
         strategy,
         window["start"],
         window["end"],

@@ -57,7 +57,7 @@ LOOK, RETURNS, SEAL, OPENED = "look", "returns", "seal", "opened"
 _WINDOW: Final = ("behaviour", "first_session_date", "last_session_date", "symbols")
 _LINES: Final[dict[str, tuple[str, ...]]] = {
     LOOK: (*_WINDOW, "baseline", "interval", "market", "model_digest", "model_version", "strategy"),
-    RETURNS: (*_WINDOW, "days", "returns"),
+    RETURNS: (*_WINDOW, "days", "predictions", "returns"),
     SEAL: ("strategy", "first_session_date", "last_session_date"),
     OPENED: ("strategy", "first_session_date", "last_session_date", "reason", "by", "at"),
 }
@@ -136,6 +136,7 @@ class TrialCount:
         """What results, evidence and manifest keep; a later ledger must still contain this line."""
         return {
             "n_trials": self.n_trials,
+            "looks": self.looks,
             "ledger_lines": self.head.lines,
             "ledger_head": self.head.digest,
         }
@@ -203,9 +204,11 @@ class TrialLedger:
         """
         window = look.window()
         entries = self.append(LOOK, look.line(), unless=lambda lines: _has(lines, LOOK, window))
-        return _count(entries, look.first_day, look.last_day, look.symbols)
+        return count_trials(entries, look.first_day, look.last_day, look.symbols)
 
-    def record_returns(self, look: Look, days: Sequence[str], returns: Sequence[float]) -> None:
+    def record_returns(
+        self, look: Look, days: Sequence[str], returns: Sequence[float], *, predictions: str
+    ) -> None:
         """Keep the daily net returns that a look saw; recording the same again adds no line.
 
         Returns of a window that differ from the recorded ones (other costs) are added: the newest count.
@@ -216,6 +219,8 @@ class TrialLedger:
             Recorded first where it is not yet.
         days, returns
             Session dates (n,), ISO, ascending, inside the look's window, and fractions of capital (n,).
+        predictions
+            Digest of the predictions and trades that earned them.
 
         Raises
         ------
@@ -225,7 +230,12 @@ class TrialLedger:
             As for `record_look`.
         """
         window = look.window()
-        line = {**window, "days": list(days), "returns": [float(value) for value in returns]}
+        line = {
+            **window,
+            "days": list(days),
+            "predictions": predictions,
+            "returns": [float(value) for value in returns],
+        }
         _require_content(RETURNS, line)
         self.record_look(look)
         self.append(RETURNS, line, unless=lambda lines: _newest_returns(lines, window) == line)
@@ -238,7 +248,7 @@ class TrialLedger:
             "symbols": sorted(set(symbols)),
         }
         _require_fields(window)
-        return _count(self.entries(), window_first, window_last, window["symbols"])
+        return count_trials(self.entries(), window_first, window_last, window["symbols"])
 
     def append(
         self, kind: str, content: Mapping[str, Any], *, unless: Callable[[list[Entry]], bool]
@@ -293,7 +303,8 @@ def witnesses_in(data_dir: str | Path, reports_dir: str | Path) -> list[LedgerWi
 # --- counting
 
 
-def _count(entries: list[Entry], first: str, last: str, symbols: Iterable[str]) -> TrialCount:
+def count_trials(entries: list[Entry], first: str, last: str, symbols: Iterable[str]) -> TrialCount:
+    """The trials of a window (session dates, both included) in these lines of a ledger."""
     asked = set(symbols)
     touching = [
         (number, entry)

@@ -22,6 +22,7 @@ from sqkit.research.backtest import (
 )
 from sqkit.research.holdout import record_opening
 from sqkit.research.integrity import model_facts, prefix_invariance
+from sqkit.research.ledger_check import candidate_predictions_digest
 from sqkit.research.telemetry import RecordFile, write_predictions, write_trades
 from sqkit.research.trials import TrialCount
 from sqkit.research.validation_plan import ValidationPlan
@@ -68,7 +69,12 @@ def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest
         )
     ]
     days = [iso_date(day) for day in run.candidate.session_days]
-    plan.ledger.record_returns(look, days, run.candidate.daily_returns.tolist())
+    plan.ledger.record_returns(
+        look,
+        days,
+        run.candidate.daily_returns.tolist(),
+        predictions=candidate_predictions_digest(files),
+    )
     trials = plan.ledger.trials(look.first_day, look.last_day, look.symbols)
     write_json(output_dir / RESULTS_FILE, _results(plan, run, files, trials))
     analyzer = AccuracyAnalyzer(output_dir)
@@ -126,6 +132,7 @@ def _results(
         "runtime": plan.rules.describe(),
         "short_history": run.short_history,
         "symbols": {symbol: _symbol_summary(run, symbol) for symbol in plan.bars},
+        "teacher_disagrees": plan.teacher_disagrees,
         "tradable": MARKETS[plan.rules.market].tradable,
         "training_window": plan.model.metadata["training_window"],
         "trials": trials.describe() | {"returns": _other_trials(plan, trials)},

@@ -19,6 +19,7 @@ from sqkit.files import (
     output_errors,
     publish,
     read_json,
+    sha256_file,
     staging_folder,
     write_json,
     write_text,
@@ -32,7 +33,8 @@ from sqkit.research.decision import (
     EARLIER_FOLDER,
     VERIFICATION_FILE,
 )
-from sqkit.research.manifest import run_of_artifacts
+from sqkit.research.ledger_check import ledger_contradictions
+from sqkit.research.manifest import MANIFEST, run_folder, run_of_artifacts
 from sqkit.research.report_index import build_index
 from sqkit.research.reporting import REQUIRED_RECORDS, ReportRun, StagedReport
 from sqkit.research.requests import Decision, Thresholds, ValidationRequest
@@ -40,6 +42,7 @@ from sqkit.research.sources import (
     as_typed,
     parse_day,
 )
+from sqkit.research.trials import open_ledger
 from sqkit.research.validation import VALIDATION_ARTIFACTS
 from sqkit.research.validation_plan import plan_validation
 from sqkit.settings import Settings
@@ -107,6 +110,7 @@ def rebuild_checklist_job(student_dir: str, thresholds: Thresholds) -> Decision:
             f"{folder / STUDENT_FILE}: is not the model that was validated here; validate it with sqkit validate",
             path=str(folder / STUDENT_FILE),
         )
+    _refuse_other_artifacts(folder, results, settings)
     run = ReportRun.for_validation(Path(settings.reports_dir), model.version)
     parameters = {
         "model": str(folder / STUDENT_FILE),
@@ -130,6 +134,27 @@ def rebuild_checklist_job(student_dir: str, thresholds: Thresholds) -> Decision:
         checklist = read_json(staging / CHECKLIST_FILE)
         _finish(pages, checklist, staging, folder)
     return _decision(checklist, folder, str(run.folder / "checklist.html"))
+
+
+def _refuse_other_artifacts(folder: Path, results: dict[str, Any], settings: Settings) -> None:
+    """A decision is repeated only on what was validated: the report's manifest and the ledger say so."""
+    found = ledger_contradictions(open_ledger(settings.data_dir, settings.reports_dir), results)
+    reports, version = Path(settings.reports_dir), results["model_version"]
+    number = run_of_artifacts(reports, version, folder.as_posix(), folder / CHECKLIST_FILE)
+    if number is not None:
+        named = read_json(run_folder(reports, version, number) / MANIFEST)["artifacts"]["files"]
+        found += [
+            f"{name} is not the file that report v{number} names"
+            for name, digest in sorted(named.items())
+            if name.split("/")[0] in VALIDATION_ARTIFACTS
+            and not ((folder / name).is_file() and sha256_file(folder / name) == digest)
+        ]
+    if found:
+        raise ArtifactChanged(
+            f"{folder}: its artifacts were changed since it was validated ({'; '.join(found[:3])}); validate again "
+            "with sqkit validate",
+            folder=str(folder),
+        )
 
 
 def _finish(pages: StagedReport, checklist: dict[str, Any], staging: Path, student_dir: Path) -> None:

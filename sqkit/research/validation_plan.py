@@ -21,7 +21,8 @@ from sqkit.research.backtest import (
     Window,
     require_scorable,
 )
-from sqkit.research.sources import bars_of_teacher, default_bars, load_bars, parse_day
+from sqkit.research.ledger_check import refuse_other_ledger
+from sqkit.research.sources import default_bars, load_bars, parse_day, teacher_of
 from sqkit.research.trials import Look, TrialLedger, open_ledger
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
@@ -41,6 +42,9 @@ class ValidationPlan:
         Symbols validated that the model was not trained on.
     ledger
         Where this look at the window will be counted; verified.
+    teacher_disagrees
+        What the student says of its training that its teacher's folder says otherwise; None where the
+        teacher was not found.
     """
 
     model_path: str
@@ -55,6 +59,7 @@ class ValidationPlan:
     rules: TradingRules
     untrained: list[str]
     ledger: TrialLedger
+    teacher_disagrees: list[str] | None
 
     @property
     def look(self) -> Look:
@@ -116,11 +121,9 @@ def plan_validation(
     ledger.entries()
     model = StudentModel.load(Path(model_path))
     about = model.metadata
-    location = (
-        bars
-        or bars_of_teacher(Path(model_path), about["teacher_digest"], settings)
-        or default_bars(settings, about["interval"])
-    )
+    refuse_other_ledger(Path(model_path), ledger)
+    teacher = teacher_of(Path(model_path), about["teacher_digest"], settings)
+    location = bars or (teacher or {}).get("bars_location") or default_bars(settings, about["interval"])
     symbols = symbols or about["symbols"]
     loaded, notes, window = load_window(about, location, symbols, start, end)
     baseline_path, baseline, remarks = _baseline(baseline_model, settings, model)
@@ -146,7 +149,18 @@ def plan_validation(
         rules=rules,
         untrained=[symbol for symbol in symbols if symbol not in about["symbols"]],
         ledger=ledger,
+        teacher_disagrees=None if teacher is None else _disagreements(about, teacher),
     )
+
+
+def _disagreements(student: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
+    """A student inherits what it was trained on; a file that says otherwise was changed afterwards."""
+    names = ("training_window", "last_label_end", "symbols", "data_digest", "horizon_bars", "dead_zone")
+    return [
+        f"{name}: the student says {student[name]}, its teacher {teacher.get(name)}"
+        for name in (*names, "strategy", "interval", "market")
+        if student[name] != teacher.get(name)
+    ]
 
 
 def load_window(

@@ -25,9 +25,11 @@ from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER, AccuracyAnal
 from sqkit.research.decision import CHECKLIST_FILE, CHECKLIST_PAGE, EARLIER_FOLDER, judge
 from sqkit.research.evidence import EVIDENCE_FILE
 from sqkit.research.integrity import model_facts
+from sqkit.research.ledger_check import ledger_above, ledger_contradictions
 from sqkit.research.manifest import MANIFEST, RUN_FOLDER, verify_manifest
 from sqkit.research.stored_values import Difference, value_differences
 from sqkit.research.telemetry import file_name, read_records
+from sqkit.research.trials import TrialLedger
 from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, compare_with_baseline
 from sqkit.student import StudentModel
 
@@ -217,6 +219,15 @@ def check_page(stored: Stored, notes: list[str]) -> list[Difference]:
     return found[:1] if len(said) != len(computed) else found
 
 
+def check_ledger(stored: Stored, notes: list[str]) -> list[Difference]:
+    """The trial ledger beside the models has seen these predictions, returns and this number of trials."""
+    path = ledger_above(stored.folder)
+    if path is None:
+        notes.append("no trial ledger lies above this folder; nothing there could be asked")
+        return []
+    return [{"what": line} for line in ledger_contradictions(TrialLedger(path), stored.results)]
+
+
 def check_report(stored: Stored, notes: list[str]) -> list[Difference]:
     """The newest report that names this folder: its pages and these artifacts by digest."""
     run = _report_of(stored)
@@ -260,6 +271,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_decision,
     check_consistency,
     check_page,
+    check_ledger,
     check_report,
 )
 """In the order in which a reader wants to hear of a difference: the cause before what follows from it."""

@@ -291,8 +291,9 @@ def cost_rows(evidence: dict[str, Any]) -> list[Row]:
 def trials_line(checklist: dict[str, Any]) -> str:
     """How often the window was looked at, and what that does to the record."""
     records = {record["name"]: record for record in checklist["evidence"]["records"]}
-    deflated, looks = records["dsr"]["estimate"], checklist["evidence"]["trials"]["n_trials"]
-    times = "once, by this model" if looks == 1 else f"by {looks} different models, this one included"
+    deflated, trials = records["dsr"]["estimate"], checklist["evidence"]["trials"]
+    models, looks = trials["n_trials"], trials["looks"]
+    times = "once, by this model" if looks == 1 else f"{looks} times, by {models} different models"
     said = "undefined" if deflated is None else f"{deflated:.2f}"
     return (
         f"The window was looked at {times}. Confidence that the Sharpe ratio is above what the best of so many "

@@ -3,53 +3,38 @@
 `plan_window` simulates the gate (`sqkit.research.gate_simulation`) in a world of that many symbols and
 sessions, and finds the shortest window, or number of symbols, that would promote a really better student
 with power .80. The world is a guess about the market; its assumptions are `sqkit.research.gate_world`'s,
-without a drift, so that a student is as much better in precision as in hit ratio.
+without a drift, so that a student is as much better in precision as in hit ratio. A window too large to
+simulate is computed from a smaller one (`sqkit.research.window_scaling`), and so is what would suffice, from
+a window that depends on the symbols alone: windows of any length name the same number of days.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-from scipy.special import ndtri
-
 from sqkit.checklist_inputs import Policy
-from sqkit.checklist_rules import unrounded_deltas
 from sqkit.errors import UsageError
-from sqkit.evidence_grade import (
-    FIRST_BRIER,
-    FIRST_DAILY_PNL,
-    FIRST_PRECISION,
-    FIRST_PRECISION_P,
-    FIRST_RULE_BRIER,
-    LOSS_ACTED_ON,
-    LOSS_ALL_ROWS,
-    MODERATE_P,
-)
-from sqkit.research.gate_attempts import attempts_of
-from sqkit.research.gate_simulation import deciding_records, judge_attempt
+from sqkit.research.gate_attempts import Student
 from sqkit.research.gate_world import World
-from sqkit.research.power import LONGEST_DAYS, LONGEST_YEARS, POWER, memmel_power, memmel_years
+from sqkit.research.power import LONGEST_DAYS, LONGEST_YEARS, POWER
+from sqkit.research.sharpe_power import memmel_power, memmel_years
+from sqkit.research.window_scaling import ScaledWindow, Symbols, first_enough
+from sqkit.research.window_simulation import Arm, Observed, Simulation
 
 _ROWS_AN_ATTEMPT: Final = 12_000
-"""Above this the rows of a day are thinned: what days share decides by then, and a plan stays quick."""
+_SESSIONS: Final = 120
+"""Sessions that are simulated however many rows a day has."""
 
-_ROWS_AN_ARM: Final = 1_500_000
-_FEWEST_ATTEMPTS: Final = 60
+_ROWS_A_DAY: Final = 100
+_LABELS: Final = 6
+"""Labels, one after the other, that a simulated window holds at least: the tests ask for three."""
+
+_WIDER_ATTEMPTS: Final = 40
 _MORE_SYMBOLS: Final = 4
 _MOST_SYMBOLS: Final = 20
-_TESTS: Final = {
-    True: ((LOSS_ALL_ROWS, MODERATE_P), (LOSS_ACTED_ON, MODERATE_P)),
-    False: (
-        (FIRST_PRECISION, FIRST_PRECISION_P),
-        (FIRST_BRIER, MODERATE_P),
-        (FIRST_RULE_BRIER, MODERATE_P),
-        (FIRST_DAILY_PNL, 0.5),
-    ),
-}
+_STUDENTS: Final[tuple[Student, Student]] = ("equal", "better")
 
 
 def plan_window(
@@ -93,21 +78,28 @@ def plan_window(
     UsageError
         A size below 1, fewer than two sessions, an unknown strategy.
     """
-    size = _size(strategy, symbols, sessions, horizon_bars, bars_per_session)
-    world = replace(size.world, uplift=uplift)
-    rows = world.days * world.symbols * world.slots
-    attempts = max(1, min(attempts, max(_FEWEST_ATTEMPTS, _ROWS_AN_ARM // rows)))
-    equal = _simulate(world, "equal", policy, incumbent=incumbent, attempts=attempts, seed=seed)
-    better = _simulate(world, "better", policy, incumbent=incumbent, attempts=attempts, seed=seed)
+    size = _size(strategy, symbols, sessions, horizon_bars, bars_per_session, uplift)
+    gate = Simulation(policy, incumbent, attempts, seed)
+    observed = gate.observe(size.reference, "better")
+    wider = replace(size.reference, symbols=size.reference.symbols * _MORE_SYMBOLS)
+    brings = Symbols.of(observed, gate.observe(wider, "better", most=_WIDER_ATTEMPTS), _MORE_SYMBOLS)
+    scaled = ScaledWindow.of(observed, brings, size.reference, "better", incumbent=incumbent)
+    if size.simulated is not None:
+        equal, better = (gate.judge(size.simulated, student) for student in _STUDENTS)
+    else:
+        same = gate.observe(size.reference, "equal")
+        scaled_same = ScaledWindow.of(same, brings, size.reference, "equal", incumbent=incumbent)
+        equal = _computed(same, scaled_same, brings, size, policy)
+        better = _computed(observed, scaled, brings, size, policy)
     adequacy = {
         "session_days": sessions,
         "min_session_days": policy.min_days,
-        "day_clusters": round(float(np.mean(equal.day_clusters))),
+        "day_clusters": round(sessions * (1.0 - equal.idle_days)),
         "min_day_clusters": policy.min_day_clusters,
-        "directional_calls": round(size.rows * world.coverage),
+        "directional_calls": round(size.rows * size.reference.coverage),
         "min_directional_calls": policy.min_calls,
     }
-    correlation = float(np.mean(better.correlation))
+    correlation, annual = better.correlation, size.reference.annual_sharpe
     sharpe_uplift = policy.min_sharpe_uplift
     return {
         "strategy": strategy,
@@ -115,7 +107,7 @@ def plan_window(
         "sessions": sessions,
         "horizon_bars": horizon_bars,
         "bars_per_session": bars_per_session,
-        "label_sessions": world.horizon_sessions,
+        "label_sessions": size.reference.horizon_sessions,
         "incumbent": incumbent,
         "min_evidence": policy.min_evidence,
         "adequacy": adequacy
@@ -126,17 +118,18 @@ def plan_window(
         },
         "equal_models": equal.rates(),
         "better_student": {"uplift": uplift} | better.rates(),
-        "suffices": _what_suffices(better, world, size, policy, incumbent=incumbent, seed=seed),
+        "suffices": _what_suffices(scaled, size, policy),
         "sharpe": {
-            "baseline_annual": world.annual_sharpe,
+            "baseline_annual": annual,
             "relative_uplift": sharpe_uplift,
             "correlation": correlation,
-            "power": memmel_power(world.annual_sharpe, sharpe_uplift, correlation, sessions),
-            "years": memmel_years(world.annual_sharpe, sharpe_uplift, correlation),
+            "power": memmel_power(annual, sharpe_uplift, correlation, sessions),
+            "years": memmel_years(annual, sharpe_uplift, correlation),
         },
-        "attempts": attempts,
+        "attempts": better.attempts,
         "seed": seed,
-        "world": asdict(world),
+        "computed": size.simulated is None,
+        "world": asdict(size.simulated or size.reference),
     }
 
 
@@ -147,7 +140,7 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     against = "an incumbent model" if plan["incumbent"] else "the baseline rule (no incumbent)"
     lines = [
         f"{plan['symbols']} symbols, {plan['sessions']} session days, {plan['strategy']}, against {against}; "
-        f"simulated, {plan['attempts']} attempts, seed {plan['seed']}",
+        f"{_source(plan)}, {plan['attempts']} attempts, seed {plan['seed']}",
         f"data: {counts['session_days']} session days (at least {counts['min_session_days']}), "
         f"{counts['day_clusters']} of them with a call (at least {counts['min_day_clusters']}), about "
         f"{counts['directional_calls']} directional calls (at least {counts['min_directional_calls']}): "
@@ -172,15 +165,36 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Size:
-    """The world to simulate, symbols and rows of the real window, and independent decisions a symbol and day."""
+    """How large the asked window is, and which windows stand for it.
 
-    world: World
+    Attributes
+    ----------
+    reference
+        The world that larger windows are computed from; its size depends on the rows of a day alone.
+    simulated
+        The asked window itself, where it is small enough to be simulated; else None.
+    symbols, sessions, rows
+        Of the asked window; rows are all its decisions.
+    slots
+        Independent decisions a symbol and day.
+    """
+
+    reference: World
+    simulated: World | None
     symbols: int
+    sessions: int
     rows: int
     slots: int
 
+    @property
+    def times_symbols(self) -> float:
+        """Rows of a day in the asked window, over those of the reference."""
+        return self.symbols * self.slots / self.reference.symbols
 
-def _size(strategy: str, symbols: int, sessions: int, horizon_bars: int, bars_per_session: int) -> _Size:
+
+def _size(
+    strategy: str, symbols: int, sessions: int, horizon_bars: int, bars_per_session: int, uplift: float
+) -> _Size:
     if strategy not in ("intraday", "swing"):
         raise UsageError(f"{strategy}: no such strategy; use intraday or swing")
     for name, value, least in (
@@ -197,175 +211,56 @@ def _size(strategy: str, symbols: int, sessions: int, horizon_bars: int, bars_pe
     else:
         overlap, slots = math.ceil(horizon_bars / bars_per_session), 1
         rows = symbols * sessions * bars_per_session
-    kept = min(symbols * slots, max(20, _ROWS_AN_ATTEMPT // sessions))
-    world = World(days=sessions, symbols=kept, slots=1, horizon_sessions=overlap, drift=0.0)
-    return _Size(world, symbols, rows, slots)
-
-
-@dataclass(frozen=True)
-class _Simulated:
-    """One arm: verdicts (n,), sizes, and the estimates the verdicts rest on by name, (n,) each."""
-
-    thresholds_only: np.ndarray
-    with_evidence: np.ndarray
-    day_clusters: np.ndarray
-    correlation: np.ndarray
-    estimates: dict[str, np.ndarray]
-
-    def rates(self) -> dict[str, float]:
-        """Pass rates, and the larger binomial standard error."""
-        shares = {
-            "thresholds_only": float(self.thresholds_only.mean()),
-            "with_evidence": float(self.with_evidence.mean()),
-        }
-        errors = [math.sqrt(share * (1.0 - share) / len(self.with_evidence)) for share in shares.values()]
-        return shares | {"standard_error": max(errors)}
-
-
-def _simulate(
-    world: World, student: Any, policy: Policy, *, incumbent: bool, attempts: int, seed: int
-) -> _Simulated:
-    """Judge an arm; adequacy is said apart, so thresholds and evidence are judged whatever the size."""
-    lenient = replace(policy, min_days=0, min_day_clusters=0, min_calls=0)
-    overlap = world.horizon_sessions
-    verdicts, sizes, rows = [], [], []
-    for attempt in attempts_of(world, student, incumbent=incumbent, attempts=attempts, seed=seed):
-        judged = judge_attempt(attempt, lenient, overlap=overlap)
-        verdicts.append((judged.thresholds_only, judged.with_evidence))
-        returns, paired = attempt.returns, attempt.rows
-        calls = paired.directional_counts(paired.everywhere)
-        with np.errstate(all="ignore"):
-            correlation = np.corrcoef(returns.student, returns.baseline)[0, 1]
-        sizes.append((int((calls[:, [1, 3]] > 0).sum(axis=0).min()), np.nan_to_num(correlation, nan=1.0)))
-        if student != "better":
-            continue
-        known = {record["name"]: record["estimate"] for record in deciding_records(attempt, overlap=overlap)}
-        ours, theirs = judged.candidate, judged.baseline
-        deltas = unrounded_deltas(ours, theirs, policy)
-        found = {
-            "precision": deltas["precision_uplift"],
-            "hit_ratio": deltas["hit_ratio_uplift"],
-            "sharpe_baseline": theirs["sharpe_ratio"],
-            "sharpe_difference": deltas["sharpe_difference"],
-            **{name: known[name] for name, _ in _TESTS[incumbent]},
-        }
-        if all(value is not None for value in found.values()):
-            rows.append(found)
-    passed, sized = np.array(verdicts, dtype=bool), np.array(sizes, dtype=np.float64)
-    estimates = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
-    return _Simulated(passed[:, 0], passed[:, 1], sized[:, 0], sized[:, 1], estimates)
-
-
-def _what_suffices(
-    better: _Simulated, world: World, size: _Size, policy: Policy, *, incumbent: bool, seed: int
-) -> dict[str, Any]:
-    """Shortest window, and fewest symbols at the same days, that promote the better student with power .80.
-
-    The simulated estimates are rescaled: over k times the days their spread falls by sqrt(k); over more
-    symbols only the part that a second simulation with four times the symbols shows to be the rows' own.
-    """
-    nothing = {"session_days": None, "symbols": None, "power": POWER}
-    if len(better.estimates.get("precision", ())) < 10:
-        return nothing
-    wider = replace(world, symbols=world.symbols * _MORE_SYMBOLS)
-    attempts = max(
-        _FEWEST_ATTEMPTS // 2, min(len(better.with_evidence), _ROWS_AN_ARM // (wider.days * wider.symbols))
+    kept = min(symbols * slots, _ROWS_A_DAY)
+    days = max(_SESSIONS, _LABELS * overlap, min(_ROWS_AN_ATTEMPT // kept, LONGEST_DAYS))
+    reference = World(days=days, symbols=kept, slots=1, horizon_sessions=overlap, drift=0.0, uplift=uplift)
+    whole = kept == symbols * slots and sessions <= days
+    return _Size(
+        reference, replace(reference, days=sessions) if whole else None, symbols, sessions, rows, slots
     )
-    more = _simulate(wider, "better", policy, incumbent=incumbent, attempts=attempts, seed=seed)
-    truth = dict.fromkeys(("precision", "hit_ratio"), world.uplift)
-    scaled = _Scaled.of(better.estimates, more.estimates, truth)
 
-    def chance(times_days: float, times_symbols: float) -> float:
-        return _pass_share(scaled.at(times_days, times_symbols), policy, incumbent=incumbent)
 
-    longest = max(LONGEST_DAYS / world.days, 1.0)
-    days = _first(lambda times: chance(times, 1.0), longest)
-    times_symbols = _first(lambda times: chance(1.0, times), float(_MOST_SYMBOLS))
+def _computed(
+    observed: Observed, scaled: ScaledWindow | None, symbols: Symbols, size: _Size, policy: Policy
+) -> Arm:
+    """The asked window from the reference; nothing passes where the reference defines no test."""
+    times, passed = size.times_symbols, (0.0, 0.0)
+    if scaled is not None:
+        passed = scaled.pass_share(policy, days=size.sessions, times_symbols=times)
+    idle = symbols.idle(observed.idle_days, times)
+    return Arm(*passed, idle, observed.correlation, observed.attempts)
+
+
+def _what_suffices(scaled: ScaledWindow | None, size: _Size, policy: Policy) -> dict[str, Any]:
+    """Shortest window, and fewest symbols at the same days, that promote the better student with power .80."""
+    nothing: dict[str, Any] = {"session_days": None, "symbols": None, "power": POWER}
+    if scaled is None:
+        return nothing
+
+    def chance(days: float, times_symbols: float) -> float:
+        return scaled.pass_share(policy, days=days, times_symbols=times_symbols)[1]
+
+    now = size.times_symbols
+    days = first_enough(lambda days: chance(days, now), size.sessions, LONGEST_DAYS)
+    times = first_enough(lambda times: chance(size.sessions, times), now, now * _MOST_SYMBOLS)
+    needed = None if times is None else math.ceil(times * size.reference.symbols / size.slots - 1e-9)
     return nothing | {
-        "session_days": None if days is None else math.ceil(days * world.days),
-        "symbols": None
-        if times_symbols is None
-        else max(math.ceil(times_symbols * world.symbols / size.slots), size.symbols),
+        "session_days": None if days is None else math.ceil(days - 1e-9),
+        "symbols": None if needed is None else max(needed, size.symbols),
     }
 
 
-@dataclass(frozen=True)
-class _Scaled:
-    """Estimates with what is known about how they behave in larger windows.
-
-    Attributes
-    ----------
-    centred
-        Standardised estimates by name, (n,).
-    mean, own_mean
-        Mean by name with many symbols, and what is added for few.
-    common, own
-        Variance by name that more symbols do not shrink, and that they do.
-    """
-
-    centred: dict[str, np.ndarray]
-    mean: dict[str, float]
-    own_mean: dict[str, float]
-    common: dict[str, float]
-    own: dict[str, float]
-
-    @classmethod
-    def of(cls, few: dict[str, np.ndarray], many: dict[str, np.ndarray], truth: dict[str, float]) -> _Scaled:
-        """From the same student with few and with `_MORE_SYMBOLS` times the symbols, and known means."""
-        whole = _MORE_SYMBOLS / (_MORE_SYMBOLS - 1.0)
-        centred, mean, own_mean, common, own = {}, {}, {}, {}, {}
-        for name, values in few.items():
-            spread = float(np.std(values)) or 1.0
-            centred[name] = (values - values.mean()) / spread
-            wide = many.get(name, values)
-            shrinks = whole * (spread**2 - float(np.var(wide))) if len(wide) > 1 else 0.0
-            own[name] = min(max(shrinks, 0.0), spread**2)
-            common[name] = spread**2 - own[name]
-            moves = name.startswith("sharpe") and len(wide) > 1
-            own_mean[name] = whole * float(values.mean() - wide.mean()) if moves else 0.0
-            mean[name] = truth.get(name, float(values.mean())) - own_mean[name]
-        return cls(centred, mean, own_mean, common, own)
-
-    def at(self, times_days: float, times_symbols: float) -> dict[str, tuple[np.ndarray, float]]:
-        """Estimates (n,) and standard error by name, in a window so many times as large."""
-        larger = {}
-        for name, centred in self.centred.items():
-            spread = math.sqrt((self.common[name] + self.own[name] / times_symbols) / times_days)
-            level = self.mean[name] + self.own_mean[name] / times_symbols
-            larger[name] = (level + spread * centred, spread)
-        return larger
-
-
-def _pass_share(larger: dict[str, tuple[np.ndarray, float]], policy: Policy, *, incumbent: bool) -> float:
-    """Share of rescaled attempts that reach the thresholds and pass the tests."""
-    precision, hit_ratio = larger["precision"][0], larger["hit_ratio"][0]
-    theirs, gain = larger["sharpe_baseline"][0], larger["sharpe_difference"][0]
-    uplift = np.where(
-        theirs >= policy.relative_sharpe_floor,
-        gain >= policy.min_sharpe_uplift * theirs,
-        gain >= policy.min_sharpe_uplift_absolute,
-    )
-    reached = (precision >= policy.min_precision_uplift, hit_ratio >= policy.min_hit_ratio_uplift, uplift)
-    passed = np.logical_and.reduce(reached) if policy.require_all_criteria else np.logical_or.reduce(reached)
-    passed &= theirs + gain >= policy.min_sharpe
-    if policy.min_evidence not in ("none", "weak"):
-        for name, level in _TESTS[incumbent]:
-            estimate, error = larger[name]
-            passed &= estimate >= float(ndtri(1.0 - level)) * error
-    return float(passed.mean())
-
-
-def _first(chance: Callable[[float], float], most: float) -> float | None:
-    """Smallest factor in [1, most] from which on the chance is at least `POWER`; None beyond."""
-    factors = np.geomspace(1.0, most, 200) if most > 1.0 else np.ones(1)
-    below = [at for at, times in enumerate(factors) if chance(float(times)) < POWER]
-    if not below:
-        return 1.0
-    return None if below[-1] + 1 == len(factors) else float(factors[below[-1] + 1])
+def _source(plan: dict[str, Any]) -> str:
+    world = plan["world"]
+    if not plan["computed"]:
+        return "simulated"
+    return f"computed from simulated windows of {world['days']} sessions with {world['symbols']} rows a day"
 
 
 def _suffices_line(suffices: dict[str, Any], plan: dict[str, Any]) -> str:
     days, symbols, power = suffices["session_days"], suffices["symbols"], f".{round(100 * suffices['power'])}"
+    if days == plan["sessions"]:
+        return f"power {power} for that student: this window suffices"
     ways = []
     if days is not None:
         ways.append(f"about {days} session days with {plan['symbols']} symbols")
