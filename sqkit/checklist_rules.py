@@ -15,7 +15,7 @@ from sqkit.checklist_inputs import Adequacy, Policy, is_number, metrics_from_els
 from sqkit.checklist_markdown import TOLERANCE, compare, shortfall
 from sqkit.errors import ChecklistInputError
 from sqkit.metrics import METRIC_KEYS
-from sqkit.settings import GRADES
+from sqkit.settings import GRADES, Settings
 
 PROMOTE: Final = "PROMOTE"
 REJECT: Final = "REJECT"
@@ -28,6 +28,20 @@ ALL_PASSED: Final = (
 
 NO_HARM: Final = "no_harm"
 """Evidence records whose name starts so reject: status ``fail``, or an interval wholly below zero."""
+
+_USUAL: Final[dict[str, float]] = {
+    name: Settings.model_fields[f"promotion_{name}"].default
+    for name in (
+        "min_precision_uplift",
+        "min_hit_ratio_uplift",
+        "min_sharpe_uplift",
+        "min_sharpe_uplift_absolute",
+        "min_sharpe",
+        "min_days",
+        "min_calls",
+    )
+}
+"""What the settings ask for by default: whoever signs is told where a policy asks for less."""
 
 _SUFFICES: Final = {
     "precision_long": "at least one LONG call with a known outcome",
@@ -306,6 +320,13 @@ def _remarks(
         lines.append("adequacy is waived: these metrics come from elsewhere, without predictions")
     if policy.min_evidence == "none":
         lines.append(f"the policy asks for no evidence (promotion_min_evidence=none); the grade is {grade}")
+    lowered = [
+        f"{name} {getattr(policy, name):g} instead of {usual:g}"
+        for name, usual in _USUAL.items()
+        if getattr(policy, name) < usual
+    ]
+    if lowered:
+        lines.append(f"the policy asks for less than the defaults: {', '.join(lowered)}")
     return lines
 
 

@@ -273,10 +273,11 @@ def test_the_plan_is_said_before_anything_is_trained(trained: Project) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_validation_no_plan_is_said(trained: Project) -> None:
-    """train-student alone trains and speaks of no window."""
+def test_without_a_validation_the_next_three_months_are_planned(trained: Project) -> None:
+    """train-student alone says first what the 63 sessions after its training could show, then trains."""
     run = trained.sqkit("train-student", "--teacher-dir", TEACHER, "--output-dir", OUTPUT)
 
     assert run.returncode == 0, run.stderr
-    assert "running 02_train" in run.stderr
-    assert "plan: " not in run.stderr
+    said = run.stderr.splitlines()
+    assert "63 session days" in said[0]
+    assert [line.startswith("plan: ") for line in said].index(False) == said.index("running 02_train.ipynb")

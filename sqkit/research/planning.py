@@ -6,7 +6,7 @@ looked at: the calendar says how many sessions and bars a window holds.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from sqkit.research.validation_plan import distinct, production_baseline
 from sqkit.research.window_plan import plan_lines, plan_window
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
+
+USUAL_SESSIONS: Final = 63
+"""Three months, the window a validation usually has."""
 
 
 def plan_job(
@@ -63,10 +66,19 @@ def plan_job(
 
 
 def lines_before_training(
-    request: ValidationRequest, teacher: dict[str, Any], window: Window, settings: Settings
+    request: ValidationRequest | None,
+    teacher: dict[str, Any],
+    window: Window | None,
+    settings: Settings,
 ) -> list[str]:
-    """The plan of the validation that will follow a training, for a reader."""
+    """The plan of the validation that will follow a training, for a reader.
+
+    Without a request it is that of the next three months after the training, as far as the calendar goes.
+    """
     strategy = teacher["strategy"]
+    request, window = request or ValidationRequest(model=""), window or _next_months(teacher, settings)
+    if window is None:
+        return []
     incumbent = (
         request.baseline_model != RULE
         if request.baseline_model
@@ -84,6 +96,17 @@ def lines_before_training(
         incumbent=incumbent,
     )
     return [f"plan: {line}" for line in plan_lines(plan)]
+
+
+def _next_months(teacher: dict[str, Any], settings: Settings) -> Window | None:
+    """The `USUAL_SESSIONS` sessions after the training window; None where the calendar ends before two."""
+    table = load_sessions(teacher["market"], settings.sessions_file)
+    ended = parse_day(teacher["training_window"]["end"], "end")
+    last = min(ended + 3 * USUAL_SESSIONS, table.horizon_day)
+    if last <= ended:
+        return None
+    days = table.session_days(ended + 1, last)[:USUAL_SESSIONS]
+    return Window(int(days[0]), int(days[-1])) if len(days) >= 2 else None
 
 
 def _plan(

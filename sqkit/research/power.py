@@ -23,6 +23,9 @@ from sqkit.evidence_grade import (
     LOSS_ACTED_ON,
     LOSS_ALL_ROWS,
     MODERATE_P,
+    NAMED_BASE_RATE,
+    NAMED_PRECISION,
+    NAMED_RULE_BRIER,
     STRONG_P,
 )
 from sqkit.metrics import TRADING_DAYS_PER_YEAR
@@ -42,6 +45,9 @@ _LEVELS: Final = {
     LOSS_ACTED_ON: MODERATE_P,
     FIRST_PRECISION: FIRST_PRECISION_P,
     FIRST_BRIER: MODERATE_P,
+    NAMED_PRECISION: FIRST_PRECISION_P,
+    NAMED_BASE_RATE: MODERATE_P,
+    NAMED_RULE_BRIER: MODERATE_P,
     FIRST_RULE_BRIER: MODERATE_P,
 }
 _STRONG_LEVELS: Final = {LOSS_ALL_ROWS: STRONG_P, FIRST_PRECISION: STRONG_P}
@@ -50,6 +56,9 @@ _NOUNS: Final = {
     LOSS_ACTED_ON: "Brier improvement on acted-on rows",
     FIRST_PRECISION: "precision uplift on acted-on rows",
     FIRST_BRIER: "Brier improvement on the base rate",
+    NAMED_PRECISION: "precision uplift on the rule, on acted-on rows",
+    NAMED_BASE_RATE: "Brier improvement on the base rate",
+    NAMED_RULE_BRIER: "Brier improvement on the rule's hit rates",
     FIRST_RULE_BRIER: "Brier improvement on the rule's hit rates",
 }
 
@@ -280,7 +289,7 @@ def _smallest_effect(name: str, min_precision_uplift: float | None) -> float | N
     """What the policy's smallest uplift comes to in the unit of a test; None where it says nothing."""
     if min_precision_uplift is None or not min_precision_uplift > 0.0:
         return None
-    if name == FIRST_PRECISION:
+    if name in (FIRST_PRECISION, NAMED_PRECISION):
         return min_precision_uplift
     if name in (LOSS_ALL_ROWS, LOSS_ACTED_ON):
         return brier_improvement(replace(World(), uplift=min_precision_uplift))

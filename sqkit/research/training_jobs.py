@@ -146,6 +146,7 @@ def train_student_job(
             f"--strategy {strategy}: the teacher in {teacher_dir} was trained for {teacher['strategy']}; "
             "leave the flag out or choose another teacher"
         )
+    window = None
     if validation is not None:
         location = as_typed(validation.bars or bars or teacher["bars_location"])
         validation = replace(validation, model=f"{student_dir}/{STUDENT_FILE}", bars=location)
@@ -170,7 +171,7 @@ def train_student_job(
     report = _trained_before(Path(model_path), teacher, parameters, Path(settings.reports_dir))
     if report is None:
         ReportRun.for_training(Path(settings.reports_dir), version)  # refused before the plan is worked out
-    if validation is not None:
+    if validation is not None or report is None:
         for line in lines_before_training(validation, teacher, window, settings):
             say(line)
     if report is None:
