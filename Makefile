@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 TARGET := $(BIN)/python -m sqkit.research.maketargets
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
-export VERSION SYMBOLS START END MODEL_TYPE
+CHAOS_SECONDS ?= 300
+export VERSION SYMBOLS START END MODEL_TYPE REASON CHAOS_SECONDS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab train validate checklist report demo test test-fast lint bench clean
+.PHONY: help setup setup-dev lab train validate checklist report promote rollback demo test test-fast chaos \
+	lint bench clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +51,20 @@ checklist: setup ## decide again from a student's stored artifacts (VERSION=)
 report: setup ## rebuild the index of all reports and say what the newest decided
 	@$(TARGET) report
 
+promote: setup ## put an approved student into production (VERSION=)
+	@$(TARGET) promote
+
+rollback: setup ## go back to the release before the present one (REASON="...")
+	@$(TARGET) rollback
+
 test: setup-dev lint ## lint, then every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: setup-dev ## the tests that take less than five seconds each
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+chaos: setup-dev ## kill promotions and rollbacks at random moments (CHAOS_SECONDS=300)
+	@$(BIN)/python -m pytest tests/chaos_promotion.py --timeout 0
 
 lint: setup-dev ## ruff, mypy, import contracts, notebooks stored without outputs
 	@$(BIN)/ruff check .

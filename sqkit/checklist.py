@@ -45,6 +45,7 @@ from sqkit.checklist_rules import (
 )
 from sqkit.errors import ChecklistInputError
 from sqkit.evidence_grade import evidence_grade, is_graded
+from sqkit.policy_in_force import not_promotable, policy_digest
 from sqkit.settings import GRADES
 
 __all__ = [
@@ -108,12 +109,14 @@ def generate_promotion_checklist(
         (`sqkit.evidence_grade`); without predictions there is none.
         It may also hold ``summary`` (a line printed under the verdict), ``would_suffice`` (a
         line said when the grade is too low), ``notes`` (lines that decide nothing, added to
-        ``verdict_reasons``), ``incumbent_model`` (a path) and ``context`` (rows
-        ``{"figure", "candidate", "baseline"}`` printed beside the metrics).
+        ``verdict_reasons``), ``incumbent_model`` (a path), ``context`` (rows
+        ``{"figure", "candidate", "baseline"}`` printed beside the metrics) and
+        ``policy_in_force`` (`sqkit.policy_in_force.held_against`; null where none was accepted).
     runtime
         Confidence threshold, factors, strategy parameters, sessions, costs, dead zone.
     digests
-        SHA-256 of ``model``, ``baseline``, ``incumbent``, ``data``, ``predictions``.
+        SHA-256 of ``model``, ``baseline``, ``incumbent``, ``data``, ``predictions``; those of
+        ``policy`` and ``policy_in_force`` follow.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def generate_promotion_checklist(
         "validation_period": {"start": start, "end": end, "symbols": symbols},
         "candidate_metrics": candidate,
         "baseline_metrics": baseline,
-        "evidence": {"grade": "none", "records": []}
+        "evidence": {"grade": "none", "policy_in_force": None, "records": []}
         | dict(evidence or {})
         | ({"adequacy": adequacy.to_dict()} if adequacy else {}),
         "integrity": list(integrity),
@@ -141,6 +144,7 @@ def generate_promotion_checklist(
     derived = _derive(plain)
     plain["evidence"]["deltas"] = derived.pop("evidence_deltas")
     plain["evidence"]["grade"] = derived.pop("evidence_grade")
+    plain["digests"] |= derived.pop("policy_digests")
     head = {name: plain.pop(name) for name in _HEAD}
     return {**head, **derived, **plain}
 
@@ -175,7 +179,12 @@ def differences(checklist: Mapping[str, Any]) -> list[str]:
     plain = plain_json(checklist, "checklist")
     derived = _derive(plain)
     stored = plain["evidence"]
-    said = {**plain, "evidence_deltas": stored.get("deltas"), "evidence_grade": stored.get("grade")}
+    said = {
+        **plain,
+        "evidence_deltas": stored.get("deltas"),
+        "evidence_grade": stored.get("grade"),
+        "policy_digests": {name: plain["digests"].get(name) for name in derived["policy_digests"]},
+    }
     return [
         f"{name}: the checklist says {json.dumps(said.get(name))}, its inputs give {json.dumps(value)}"
         for name, value in derived.items()
@@ -201,6 +210,8 @@ def _derive(plain: Mapping[str, Any]) -> dict[str, Any]:
     candidate, baseline = plain["candidate_metrics"], plain["baseline_metrics"]
     unrounded = unrounded_deltas(candidate, baseline, policy)
     precision, hit_ratio, sharpe = (criterion.passed for criterion in criteria_of(unrounded, policy))
+    notes, in_force = plain["evidence"].get("notes", []), plain["evidence"].get("policy_in_force")
+    marks = not_promotable(in_force)
     return {
         "deltas": {name: _rounded(unrounded[name]) for name in _DELTAS},
         "validation_thresholds": {
@@ -217,9 +228,13 @@ def _derive(plain: Mapping[str, Any]) -> dict[str, Any]:
         },
         "recommendation": verdict.recommendation,
         "reason": verdict.reason,
-        "verdict_reasons": [*verdict.verdict_reasons, *plain["evidence"].get("notes", [])],
+        "verdict_reasons": [*verdict.verdict_reasons, *marks, *notes],
         "evidence_deltas": unrounded,
         "evidence_grade": _grade(plain, policy),
+        "policy_digests": {
+            "policy": policy_digest(policy),
+            "policy_in_force": in_force["digest"] if in_force else None,
+        },
     }
 
 

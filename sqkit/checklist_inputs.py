@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from typing import Any, Final
 
 from sqkit.errors import ChecklistInputError, UsageError
+from sqkit.files import refuse_constant, refuse_twins
 from sqkit.metrics import METRIC_KEYS
 from sqkit.settings import GRADES, Settings
 
@@ -160,7 +161,7 @@ def parse_metrics(text: str, source: str) -> dict[str, float | None]:
         Not strict JSON (``NaN``, a key given twice), or not the seven metrics.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_twin)
+        value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_twins)
     except (ValueError, RecursionError) as problem:
         raise ChecklistInputError(
             f"{source}: not strict JSON ({problem}); correct it", source=source
@@ -282,15 +283,3 @@ def _keys(value: Any, names: Sequence[str], source: str) -> Mapping[str, Any]:
             f"{source}: {'; '.join(parts)}; the keys are {', '.join(names)}", missing=missing, unknown=unknown
         )
     return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _no_twin(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name} is given twice")
-    return dict(pairs)

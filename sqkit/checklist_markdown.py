@@ -7,19 +7,18 @@ that a figure reads the same in the verdict, the JSON's reason and the Markdown.
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from sqkit.checklist_commands import promotion_commands, rollback_procedure
+from sqkit.checklist_signoffs import SignOffs, boxes_section, signatures_section
 from sqkit.checklist_tables import digest_section, evidence_section, inline, integrity_section, table
 
 TOLERANCE: Final = 1e-12
 """Rounding error that still counts as having reached a threshold."""
 
 _MOST_PLACES: Final = 15
-_ROLE_TITLES: Final = {"ml_lead": "ML Lead", "quant_lead": "Quant Team Lead", "risk_manager": "Risk Manager"}
-_SIGNATURE: Final = "_______________ Date: ___________"
 _METRIC_LINES: Final = (
     ("Precision (LONG)", "precision_long"),
     ("Hit Ratio", "hit_ratio"),
@@ -29,28 +28,17 @@ _METRIC_LINES: Final = (
     ("Max Drawdown", "max_drawdown"),
     ("Win Rate", "win_rate"),
 )
-ALL_SYMBOLS: Final = "stability.symbols"
-"""The evidence record behind the first box."""
-
-BOXES: Final = (
-    "Validation criteria met for all symbols",
-    "Out-of-sample period representative (recent 3 months)",
-    "Model metadata verified (teacher hash, training window)",
-    "Baseline model archived with timestamp",
-    "Config updated with new model path/version",
-    "Telemetry monitoring alerts configured",
-    "Rollback procedure documented and tested",
-)
-"""The pre-deployment boxes, as the user worded them."""
 
 
-def render_markdown(checklist: Mapping[str, Any]) -> str:
+def render_markdown(checklist: Mapping[str, Any], signoffs: SignOffs | None = None) -> str:
     """The checklist as Markdown; ends with one newline.
 
     Parameters
     ----------
     checklist
         As returned by `sqkit.checklist.generate_promotion_checklist`, or read back from its JSON.
+    signoffs
+        Boxes and signatures of today; None for the page as the decision leaves it.
     """
     sections = (
         _header(checklist),
@@ -59,10 +47,10 @@ def render_markdown(checklist: Mapping[str, Any]) -> str:
         _verdict_section(checklist),
         evidence_section(checklist["evidence"]),
         integrity_section(checklist["integrity"]),
-        _boxes(checklist["evidence"]),
-        _sign_offs(checklist["policy"]["required_approvals"]),
-        _promotion_commands(checklist),
-        _rollback(checklist),
+        boxes_section(checklist["evidence"], signoffs),
+        signatures_section(checklist["policy"]["required_approvals"], signoffs),
+        promotion_commands(checklist),
+        rollback_procedure(checklist),
         digest_section(checklist["digests"]),
     )
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
@@ -204,88 +192,6 @@ def _criteria(
 def _verdict_section(checklist: Mapping[str, Any]) -> list[str]:
     said = [f"- {inline(line)}" for line in checklist["verdict_reasons"]]
     return ["## Verdict Reasons", "", *(said or ["Nothing beside the recommendation above."])]
-
-
-def _boxes(evidence: Mapping[str, Any]) -> list[str]:
-    """The user's boxes; the first is ticked by the evidence, which names the weak symbols beside it."""
-    found = next((record for record in evidence["records"] if record["name"] == ALL_SYMBOLS), None)
-    first, *others = BOXES
-    ticked = found is not None and found.get("status") == "pass"
-    line = f"- [{'x' if ticked else ' '}] {first}"
-    if found is not None:
-        params = found.get("params", {})
-        for words in ("significantly_worse", "weak", "undefined"):
-            if params.get(words):
-                line += f"; {words.replace('_', ' ')}: {inline(', '.join(params[words]))}"
-    return ["## Pre-Deployment Checklist", "", line, *(f"- [ ] {box}" for box in others)]
-
-
-def _sign_offs(roles: Iterable[str]) -> list[str]:
-    titles = [_ROLE_TITLES.get(role, role.replace("_", " ").title()) for role in roles]
-    boxes = [f"- [ ] **{inline(title)}**: {_SIGNATURE}" for title in titles]
-    return ["## Approval Sign-offs", "", *(boxes or ["No approval is required by the policy."])]
-
-
-def _promotion_commands(checklist: Mapping[str, Any]) -> list[str]:
-    lines = ["## Promotion Commands", ""]
-    if not checklist["digests"].get("model") or checklist["candidate_model"] is None:
-        return [
-            *lines,
-            "This checklist names no model digest and can never be promoted: "
-            "validate the model itself with `sqkit validate`.",
-        ]
-    if checklist["recommendation"] != "PROMOTE":
-        lines += [
-            f"The promoter refuses this checklist: its recommendation is {checklist['recommendation']}.",
-            "",
-        ]
-    model = shlex.quote(checklist["candidate_model"])
-    approvals = [
-        f"sqkit approve --model {model} --role {shlex.quote(role)}"
-        for role in checklist["policy"]["required_approvals"]
-    ]
-    return [
-        *lines,
-        "Commands of the production side; `sqkit --help` lists those this version has.",
-        "",
-        "```bash",
-        "# 1. Approve, one person for each role",
-        *approvals,
-        "",
-        "# 2. See every step; nothing is written",
-        f"sqkit promote --model {model} --dry-run",
-        "",
-        "# 3. Archive the current production model, put the candidate in its place, enable scoring",
-        f"sqkit promote --model {model} --enable",
-        "",
-        "# 4. See what is live",
-        "sqkit status",
-        "```",
-    ]
-
-
-def _rollback(checklist: Mapping[str, Any]) -> list[str]:
-    runtime = checklist["runtime"]
-    ratio, days = runtime.get("accuracy_floor_ratio", 0.9), runtime.get("accuracy_floor_days", 3)
-    return [
-        "## Rollback Procedure",
-        "",
-        f"If live performance degrades (accuracy < {100 * ratio:g}% of validation for {days} days):",
-        "",
-        "```bash",
-        "# 1. Disable student scoring",
-        "sqkit halt --reason 'live accuracy below validation'",
-        "",
-        "# 2. Restore the model that was replaced (YYYYMMDD: the day it left production)",
-        "sqkit rollback --to YYYYMMDD --reason 'live accuracy below validation'",
-        "",
-        "# 3. Re-enable with the restored model",
-        "sqkit resume",
-        "",
-        "# 4. Investigate root cause",
-        "sqkit history",
-        "```",
-    ]
 
 
 def _mark(passed: bool) -> str:

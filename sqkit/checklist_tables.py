@@ -16,7 +16,7 @@ _COUNTS: Final = (
     ("candidate_calls", "directional calls of the candidate"),
     ("baseline_calls", "directional calls of the baseline"),
 )
-_DIGESTS: Final = ("model", "baseline", "incumbent", "data", "predictions")
+_DIGESTS: Final = ("model", "baseline", "incumbent", "data", "predictions", "policy", "policy_in_force")
 _AMOUNTS: Final[Mapping[Any, tuple[float, str]]] = {
     "share": (100.0, "{:+.1f}%"),
     "total return": (100.0, "{:+.1f}%"),

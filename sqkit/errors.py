@@ -20,6 +20,7 @@
     │   ├── ModelFileMissing
     │   ├── PickleRefused         a pickle, under whatever name
     │   ├── ModelFileInvalid      not ONNX, truncated, external weights
+    │   ├── ModelPathRefused      a symlink, or a place outside the models folder
     │   └── ModelMetadataInvalid  ONNX without sqkit's metadata, or with broken metadata
     ├── TrainingError
     │   ├── TrainingDataTooSmall
@@ -31,8 +32,29 @@
     │   ├── ArtifactChanged       a stored artifact is missing or differs from its digest
     │   ├── LabelsInFold          soft labels from a teacher that had seen the answers
     │   ├── LedgerBroken          the trial ledger was edited, cut or deleted
-    │   └── HoldoutSealed         sealed days were asked for outside a validation
+    │   ├── HoldoutSealed         sealed days were asked for outside a validation
+    │   ├── AuditBroken           the audit log was edited, cut or deleted
+    │   ├── ReleaseDamaged        an archived or live release is not the bytes the log names
+    │   ├── SignatureRefused      a signature that is missing, wrong or of nobody allowed
+    │   └── ApprovalVoid          an approval of other bytes than those that lie there
+    ├── PromotionRefused          exit 1: the promoter says no
+    │   ├── NotRecommended        the decision is not PROMOTE (exit code of the decision)
+    │   ├── ApprovalsMissing      a role has not approved, or somebody rejected
+    │   ├── SelfApproval          the model's author, or one person in two roles
+    │   ├── BoxOpen               a box that must be ticked is open
+    │   ├── PolicyWeaker          decided under a weaker policy than today's
+    │   ├── Quarantined           these bytes were rolled back and not released since
+    │   ├── AutoRollbackRefused   automatic rollback is disabled, or nothing asks for it
+    │   └── SlotMismatch          the slot holds, or is for, another strategy
+    ├── SigningFailed             ssh-keygen is missing, the key is locked, the signers file unreadable
+    ├── UnknownRole               a role that the policy does not ask for
+    ├── ArchiveUnknown            no such release to go back to
+    ├── ArchiveAmbiguous          several releases left production that day
     ├── ConflictError             exit 5: something else is there already
+    │   ├── DecisionStale         judged against another incumbent or other settings, or too long ago
+    │   ├── ApprovalExpired       an approval is older than allowed, or past its date
+    │   ├── PinBlocks             a version pin would keep the release from being served
+    │   └── ClockBackwards        the clock is behind what was recorded
     └── NotebookError             exit 6
         ├── NotebookFailed        a cell failed, the kernel died or ran out of time
         └── ReportIncomplete      every cell ran but a required value or figure is absent
@@ -144,6 +166,10 @@ class ModelMetadataInvalid(ModelFileError):
     """The ONNX file carries no metadata of sqkit's, or broken metadata."""
 
 
+class ModelPathRefused(ModelFileError):
+    """A model is a symlink, or lies outside the models folder."""
+
+
 class TrainingError(SqkitError):
     """A model cannot be trained."""
 
@@ -190,10 +216,100 @@ class HoldoutSealed(IntegrityError):
     """Sealed days were asked for outside a validation."""
 
 
+class AuditBroken(IntegrityError):
+    """The audit log was edited, cut short or deleted: what is live and why is not known for sure."""
+
+
+class ReleaseDamaged(IntegrityError):
+    """An archived or live release is not the bytes that the audit log names."""
+
+
+class SignatureRefused(IntegrityError):
+    """A signature is missing, wrong, or of nobody who is allowed."""
+
+
+class ApprovalVoid(IntegrityError):
+    """An approval of other bytes than those that lie there now."""
+
+
+class PromotionRefused(SqkitError):
+    """The promoter says no."""
+
+    exit_code = 1
+
+
+class NotRecommended(PromotionRefused):
+    """The decision is not PROMOTE; the exit code is the decision's own."""
+
+    def __init__(self, message: str, *, decision_exit_code: int = 1, **values: Any) -> None:
+        super().__init__(message, decision_exit_code=decision_exit_code, **values)
+        self.exit_code = decision_exit_code  # type: ignore[misc]
+
+
+class ApprovalsMissing(PromotionRefused):
+    """A required role has not approved, or somebody rejected."""
+
+
+class SelfApproval(PromotionRefused):
+    """The model's author approved it, or one person fills two roles."""
+
+
+class BoxOpen(PromotionRefused):
+    """A box of the checklist that must be ticked is open."""
+
+
+class PolicyWeaker(PromotionRefused):
+    """The decision was made under a weaker policy than the one in force."""
+
+
+class Quarantined(PromotionRefused):
+    """These bytes were rolled back and have not been released since."""
+
+
+class AutoRollbackRefused(PromotionRefused):
+    """Automatic rollback is disabled, or no alert asks for it."""
+
+
+class SlotMismatch(PromotionRefused):
+    """The slot holds, or is for, another strategy."""
+
+
+class SigningFailed(SqkitError):
+    """ssh-keygen is missing, the key is locked, or the signers file cannot be used."""
+
+
+class UnknownRole(SqkitError):
+    """A role that the policy does not ask for."""
+
+
+class ArchiveUnknown(SqkitError):
+    """There is no such release to go back to."""
+
+
+class ArchiveAmbiguous(SqkitError):
+    """Several releases fit; the message lists them."""
+
+
 class ConflictError(SqkitError):
     """Something else is there already, or changed meanwhile."""
 
     exit_code = 5
+
+
+class DecisionStale(ConflictError):
+    """Judged against another incumbent or other settings, or too long ago."""
+
+
+class ApprovalExpired(ConflictError):
+    """An approval is older than allowed, or past its own date."""
+
+
+class PinBlocks(ConflictError):
+    """A version pin would keep the release from being served."""
+
+
+class ClockBackwards(ConflictError):
+    """The clock is behind what was recorded last."""
 
 
 class NotebookError(SqkitError):

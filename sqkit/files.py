@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -55,16 +56,45 @@ def read_json(path: Path) -> Any:
         raise ArtifactChanged(
             f"{path}: cannot be read ({problem.strerror}); run the step that writes it again", path=str(path)
         ) from None
+    return parse_json(data, path)
+
+
+def parse_json(data: bytes, place: Path) -> Any:
+    """Parse JSON strictly: ``NaN``, ``Infinity`` and a key given twice are refused.
+
+    Parameters
+    ----------
+    place
+        Where the bytes come from, for the message.
+
+    Raises
+    ------
+    ArtifactChanged
+        It is not strict JSON.
+    """
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(
+            data.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=refuse_twins
+        )
     except (ValueError, RecursionError) as problem:
         raise ArtifactChanged(
-            f"{path}: not strict JSON ({problem}); write it again", path=str(path)
+            f"{place}: not strict JSON ({problem}); write it again", path=str(place)
         ) from None
 
 
-def _refuse_constant(name: str) -> Any:
+def refuse_constant(name: str) -> Any:
+    """For `json.loads`: NaN and the infinities are no numbers (ValueError)."""
     raise ValueError(f"{name} is not a JSON number")
+
+
+def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`: a key given twice is refused (ValueError)."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        found[name] = value
+    return found
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -148,8 +178,19 @@ def fsync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def temporaries(path: Path) -> list[Path]:
+    """Unfinished writes of a file: of processes that write it now, or were killed while they did."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+
+
+def write_bytes(path: Path, data: bytes, *, alone: bool = False) -> None:
     """Write a file atomically and durably.
+
+    Parameters
+    ----------
+    alone
+        The caller holds a lock under which alone this file is written: what killed processes left of
+        earlier writes is removed.
 
     Raises
     ------
@@ -160,6 +201,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         with output_errors(path):
+            for leftover in temporaries(path) if alone else ():
+                leftover.unlink(missing_ok=True)
             with open(temporary, "wb") as stream:
                 stream.write(data)
                 stream.flush()
@@ -170,14 +213,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, alone: bool = False) -> None:
     """`write_bytes` for UTF-8 text."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), alone=alone)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, alone: bool = False) -> None:
     """`write_bytes` for canonical JSON."""
-    write_text(path, canonical_json(value))
+    write_text(path, canonical_json(value), alone=alone)
 
 
 @contextlib.contextmanager

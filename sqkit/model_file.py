@@ -131,8 +131,7 @@ def read_model_bytes(path: Path) -> bytes:
     ModelFileInvalid
         Not ONNX, truncated, weights outside the file, or larger than 512 MB.
     """
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
-        raise PickleRefused(f"{path}: a pickle is never loaded; {_WAY_OUT}", path=str(path))
+    refuse_pickle_name(path)
     if path.is_dir():
         raise ModelFileMissing(f"{path}: is a folder; give the model file inside it", path=str(path))
     if not path.is_file():
@@ -148,6 +147,12 @@ def read_model_bytes(path: Path) -> bytes:
         ) from None
     check_model_bytes(data, path)
     return data
+
+
+def refuse_pickle_name(path: Path) -> None:
+    """Refuse (PickleRefused) a file that is called like a pickle, whatever it holds."""
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise PickleRefused(f"{path}: a pickle is never loaded; {_WAY_OUT}", path=str(path))
 
 
 def check_model_bytes(data: bytes, path: Path) -> None:
@@ -215,6 +220,23 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
         raise ModelMetadataInvalid(
             f"{path}: metadata is broken at {where} ({first['msg']}); {_WAY_OUT}", path=str(path), key=where
         ) from None
+
+
+def model_age_days(version: str, now: dt.datetime) -> float:
+    """Days from a model's version tag, a time in UTC, to `now`; negative where the tag lies ahead.
+
+    Raises
+    ------
+    ModelMetadataInvalid
+        The tag has the form of a time but is none.
+    """
+    try:
+        made = dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC)
+    except ValueError:
+        raise ModelMetadataInvalid(
+            f"model version {version}: no date and time YYYYMMDD_HHMMSS; {_WAY_OUT}", version=version
+        ) from None
+    return (now - made).total_seconds() / 86_400
 
 
 def _too_large(path: Path) -> ModelFileInvalid:

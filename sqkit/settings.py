@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sqkit.artifacts import RELEASE_FILE
 from sqkit.errors import SettingsError
 
 PREFIX = "SENSEQUANT_"
@@ -71,6 +72,8 @@ class Settings(BaseSettings):
     promotion_allow_self_approval: bool = False
     promotion_approval_max_age_days: Whole = 14
     promotion_checklist_max_age_days: Whole = 30
+    webhook_url: str = ""
+    webhook_secret: SecretStr = SecretStr("")
 
     # Monitoring
     student_monitoring_enabled: bool = False
@@ -180,7 +183,8 @@ class Settings(BaseSettings):
                     f"slot {slot}: {PREFIX}STUDENT_MODEL_ENABLED=true but {path} does not exist; "
                     "promote a model or disable scoring"
                 )
-        release = Path(self.student_model_path).with_name("release.json")
+        problems += self._shared_folders()
+        release = Path(self.student_model_path).with_name(RELEASE_FILE)
         if self.student_model_version and not release.is_file():
             problems.append(
                 f"{PREFIX}STUDENT_MODEL_VERSION={self.student_model_version} pins a release but {release} "
@@ -196,6 +200,19 @@ class Settings(BaseSettings):
             problems.append(f"{PREFIX}SESSIONS_FILE: {self.sessions_file} does not exist")
         problems += self._cost_problems()
         problems += _unknown_variables(type(self).model_fields)
+        return problems
+
+    def _shared_folders(self) -> list[str]:
+        """Slots whose release records would be one file."""
+        taken: dict[Path, str] = {}
+        problems = []
+        for slot, path in sorted(self.slot_paths().items()):
+            other = taken.setdefault(Path(path).parent, slot)
+            if other != slot:
+                problems.append(
+                    f"slots {other} and {slot} share the folder {Path(path).parent}; give each its own in "
+                    f"{PREFIX}STUDENT_MODEL_PATHS"
+                )
         return problems
 
     def _cost_problems(self) -> list[str]:

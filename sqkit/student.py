@@ -254,6 +254,18 @@ def open_session(data: bytes, path: Path | None = None) -> onnxruntime.Inference
         ) from None
 
 
+def read_metadata(data: bytes, path: Path) -> dict[str, Any]:
+    """What a model says about itself, its feature set known here or not; `path` is for the message only.
+
+    Raises
+    ------
+    ModelFileInvalid, ModelMetadataInvalid
+        It is no student at all.
+    """
+    properties: dict[str, str] = open_session(data, path).get_modelmeta().custom_metadata_map
+    return parse_metadata(properties.get(METADATA_KEY), path)
+
+
 def inspect_model(path: str | Path) -> dict[str, Any]:
     """Everything a person wants to know about a model file, as plain values.
 
@@ -267,8 +279,7 @@ def inspect_model(path: str | Path) -> dict[str, Any]:
     """
     place = Path(path)
     data = read_model_bytes(place)
-    properties: dict[str, str] = open_session(data, place).get_modelmeta().custom_metadata_map
-    metadata = parse_metadata(properties.get(METADATA_KEY), place)
+    metadata = read_metadata(data, place)
     problem = None
     try:
         StudentModel(data, place)

@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sqkit.artifacts import VALIDATION_ARTIFACTS
 from sqkit.bars import BarArrays, make_bar_arrays
 from sqkit.checklist import Policy
 from sqkit.records import iso_date
-from sqkit.research.backtest import TradingRules, ValidationBacktest, Window
+from sqkit.research.backtest import ValidationBacktest, Window
 from sqkit.research.decision import decide
 from sqkit.research.distil import train_student
 from sqkit.research.planted import planted_market, write_market
 from sqkit.research.sources import load_bars
 from sqkit.research.teacher import train_teacher
-from sqkit.research.validation import VALIDATION_ARTIFACTS, run_validation
+from sqkit.research.validation import run_validation
 from sqkit.research.validation_plan import plan_validation
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
+from sqkit.trading_rules import TradingRules
 
 VERSION = "20120101_000000"
 KINDS = ("gradient_boosting", "logistic")

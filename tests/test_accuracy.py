@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sqkit.artifacts import RESULTS_FILE, TELEMETRY_FOLDER
 from sqkit.errors import ArtifactChanged
 from sqkit.files import read_json, write_json
 from sqkit.metrics import accuracy_metrics
@@ -28,14 +29,7 @@ from sqkit.records import (
     UNKNOWN,
     UP,
 )
-from sqkit.research.accuracy import (
-    RESULTS_FILE,
-    RULE,
-    TELEMETRY_FOLDER,
-    AccuracyAnalyzer,
-    directional_calls,
-    scored_rows,
-)
+from sqkit.research.accuracy import RULE, AccuracyAnalyzer, directional_calls, scored_rows
 from sqkit.research.telemetry import RecordFile, write_predictions, write_trades
 from tests.market import Market, copy_validation
 

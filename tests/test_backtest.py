@@ -30,13 +30,13 @@ from sqkit.research.backtest import (
     SHORT_HISTORY_SESSIONS,
     PortfolioRun,
     SymbolRun,
-    TradingRules,
     Window,
     backtest_symbol,
     run_validation_backtest,
 )
 from sqkit.research.planted import planted_market
 from sqkit.sessions import MARKETS
+from sqkit.trading_rules import TradingRules
 from tests.market import Market, arrays_of, build_market, rules_of, settings_of
 
 ALMOST_CERTAIN = float(np.nextafter(1.0, 0.0))

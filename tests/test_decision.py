@@ -14,21 +14,24 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from sqkit.artifacts import (
+    ACCURACY_FILE,
+    CHECKLIST_FILE,
+    CHECKLIST_PAGE,
+    COMPARISON_FILE,
+    DECISION_ARTIFACTS,
+    PARITY_FILE,
+    RESULTS_FILE,
+    TELEMETRY_FOLDER,
+)
 from sqkit.checklist import differences, exit_code, rederive
 from sqkit.errors import ArtifactChanged, UsageError
 from sqkit.files import read_json, sha256_json, write_json
 from sqkit.metrics import adequacy_counts
-from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER, AccuracyAnalyzer
-from sqkit.research.decision import (
-    CHECKLIST_FILE,
-    CHECKLIST_PAGE,
-    DECISION_ARTIFACTS,
-    checklist_page,
-    decide,
-    policy_with,
-    validated_folder,
-)
-from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
+from sqkit.policy_in_force import held_against, policy_digest
+from sqkit.research.accuracy import AccuracyAnalyzer
+from sqkit.research.decision import checklist_page, decide, validated_folder
+from sqkit.research.run_policy import judged_by, policy_with, strategy_of
 from sqkit.versions import decision_time
 from tests.market import (
     DECIDED_AT,
@@ -40,6 +43,7 @@ from tests.market import (
     validate,
     verdict,
 )
+from tests.policies import accept, usual
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -145,7 +149,10 @@ class TestWhatItSays:
         assert checklist["candidate_model"] == str(planted.students["gradient_boosting"])
         assert checklist["baseline_model"] is None
         assert checklist["runtime"] == results["runtime"]
-        assert checklist["digests"] == results["digests"]
+        assert checklist["digests"] == results["digests"] | {
+            "policy": sha256_json(checklist["policy"]),
+            "policy_in_force": None,
+        }
         assert checklist["timestamp"] == DECIDED_AT
         assert checklist["policy"] == policy_of().to_dict()
 
@@ -358,6 +365,56 @@ class TestPolicyAndTime:
             0.3,
         )
         assert flags.min_evidence == plain.min_evidence == "weak"
+
+    def test_the_accepted_policy_of_the_strategys_slot_is_judged_by(
+        self, validated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """A run that sets nothing is judged by what was accepted for its slot; a flag may loosen it, and is said."""
+        monkeypatch.chdir(tmp_path)
+        own = {"student_model_paths": {"swing": "data/models/swing/student_model.onnx"}}
+        monkeypatch.setenv("SENSEQUANT_STUDENT_MODEL_PATHS", json.dumps(own["student_model_paths"]))
+        before = judged_by(strategy_of(validated))
+        accept(tmp_path, usual(min_days=90), **own)
+        accept(tmp_path, usual(min_days=75, min_precision_uplift=0.04), "swing", **own)
+        swing, intraday = judged_by(strategy_of(validated)), judged_by("intraday")
+
+        assert (before.policy, before.in_force) == (usual(), None)
+        assert strategy_of(validated) == "swing"
+        assert (swing.policy.min_days, intraday.policy.min_days, judged_by().policy.min_days) == (75, 90, 90)
+        assert policy_with() == usual(min_days=90)
+        assert swing.in_force == {"digest": policy_digest(swing.policy), "looser": []}
+        flagged = judged_by("swing", precision_uplift=0.03, sharpe_uplift=0.9)
+        assert (flagged.policy.min_precision_uplift, flagged.policy.min_sharpe_uplift) == (0.03, 0.9)
+        assert flagged.in_force == {
+            "digest": policy_digest(swing.policy),
+            "looser": ["SENSEQUANT_PROMOTION_MIN_PRECISION_UPLIFT=0.03 is looser than 0.04"],
+        }
+
+    def test_a_loosened_run_is_marked_in_both_forms(self, validated: Path, tmp_path: Path) -> None:
+        """The mark and both digests stand in the JSON and on the page; the recommendation is the run's own."""
+        policy, in_force = usual(min_evidence="none"), usual()
+        made = decide(validated, tmp_path, policy, DECIDED_AT, held_against(policy, in_force))
+        page = (tmp_path / CHECKLIST_PAGE).read_text()
+        mark = "not promotable under this policy: SENSEQUANT_PROMOTION_MIN_EVIDENCE=none is looser than moderate in force"
+
+        assert made["recommendation"] == "PROMOTE"
+        assert mark in made["verdict_reasons"]
+        assert f"- {mark}" in page
+        for digest in (policy_digest(policy), policy_digest(in_force)):
+            assert digest in made["digests"].values()
+            assert digest in page
+        assert differences(read_json(tmp_path / CHECKLIST_FILE)) == []
+
+    @pytest.mark.parametrize(
+        "edit", [lambda r: r.pop("runtime"), lambda r: r.update(runtime={"strategy": 1})]
+    )
+    def test_results_that_name_no_strategy(self, copy: Path, edit: Edit) -> None:
+        """Without a strategy no slot and no policy is known: refused by name."""
+        results = read_json(copy / RESULTS_FILE)
+        edit(results)
+        write_json(copy / RESULTS_FILE, results)
+        with pytest.raises(ArtifactChanged, match=RESULTS_FILE):
+            strategy_of(copy)
 
     def test_the_policy_reaches_the_checklist(self, validated: Path, tmp_path: Path) -> None:
         """What it was judged by is written into the checklist, thresholds and all."""

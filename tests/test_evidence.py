@@ -14,18 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sqkit.artifacts import CHECKLIST_PAGE, COMPARISON_FILE, EVIDENCE_FILE, RESULTS_FILE
 from sqkit.checklist import rederive, render_markdown
 from sqkit.errors import ArtifactChanged, UsageError
 from sqkit.evidence_grade import FIRST_BRIER, FIRST_PRECISION, FIRST_RULE_BRIER, LOSS_ALL_ROWS
 from sqkit.files import canonical_json, read_json, write_json
 from sqkit.metrics import METRIC_KEYS, financial_metrics
 from sqkit.records import DOWN, FLAT, INSIDE, UP, iso_date
-from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
-from sqkit.research.decision import CHECKLIST_PAGE, EVIDENCE_FILE
+from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.evidence import PairedReturns, PairedRows, Trials, gather_evidence, summary_line
 from sqkit.research.evidence_inputs import evidence_inputs, label_overlap
 from sqkit.research.evidence_records import evidence_record
-from sqkit.research.validation import COMPARISON_FILE
 from tests.market import copy_validation, verdict
 from tests.paired import (
     CANDIDATE,

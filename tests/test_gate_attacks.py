@@ -15,12 +15,13 @@ import numpy as np
 import onnx
 import pytest
 
+from sqkit.artifacts import RESULTS_FILE, TELEMETRY_FOLDER
 from sqkit.checklist import Adequacy, generate_promotion_checklist
 from sqkit.errors import ArtifactChanged, IntegrityError
 from sqkit.files import read_json, sha256_json, write_json
 from sqkit.metrics import financial_metrics
 from sqkit.model_file import METADATA_KEY
-from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER, AccuracyAnalyzer
+from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.ledger_check import candidate_predictions_digest, ledger_contradictions
 from sqkit.research.requests import Thresholds
 from sqkit.research.telemetry import RecordFile, read_records, write_trades

@@ -20,8 +20,9 @@ from sqkit.checklist import Adequacy, Policy, exit_code, generate_promotion_chec
 from sqkit.cli import main
 from sqkit.errors import ChecklistInputError
 from sqkit.metrics import METRIC_KEYS
-from sqkit.research.decision import decide, policy_with
+from sqkit.research.decision import decide
 from sqkit.research.evidence_records import evidence_record
+from sqkit.research.run_policy import policy_with
 from sqkit.settings import GRADES, Settings
 from tests.graded import graded_records
 from tests.market import DECIDED_AT, policy_of

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sqkit.errors import HoldoutSealed
-from sqkit.research.manifest import verify_manifest
+from sqkit.report_manifest import verify_manifest
 from sqkit.research.notebooks import run_notebook
 from sqkit.research.sources import explore_symbol
 from tests.conftest import ROOT

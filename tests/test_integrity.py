@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sqkit.artifacts import PARITY_FILE, RESULTS_FILE, TELEMETRY_FOLDER
 from sqkit.bars import BarArrays
 from sqkit.checklist import exit_code
 from sqkit.errors import ArtifactChanged
 from sqkit.features import feature_matrix, student_set
 from sqkit.files import read_json, sha256_json, write_json
 from sqkit.records import iso_date
-from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER, AccuracyAnalyzer
-from sqkit.research.backtest import TradingRules, Window
+from sqkit.research.accuracy import AccuracyAnalyzer
+from sqkit.research.backtest import Window
 from sqkit.research.integrity import CHECKED_SYMBOLS, integrity_items, prefix_invariance
 from sqkit.research.onnx_export import dense_graph, model_bytes
 from sqkit.research.telemetry import RecordFile, read_records, write_predictions
-from sqkit.research.validation import PARITY_FILE, run_validation
+from sqkit.research.validation import run_validation
 from sqkit.research.validation_plan import plan_validation
 from sqkit.student import Scores, StudentModel
+from sqkit.trading_rules import TradingRules
 from tests.market import Market, copy_validation, rules_of, settings_of, validate, verdict
 from tests.small_student import small_metadata
 from tests.synthetic_bars import synthetic_bars

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from sqkit.metrics import METRIC_KEYS
-from sqkit.research.manifest import verify_manifest
+from sqkit.report_manifest import verify_manifest
 from sqkit.research.notebooks import read_records
+from tests.policies import accept, usual
 from tests.project import (
     MODEL,
     STUDENT,
@@ -135,13 +136,21 @@ def test_a_whole_validation_verifies(validated: Project) -> None:
     outcome = json.loads(run.stdout)
 
     assert (run.returncode, outcome["status"], outcome["differences"]) == (0, "verified", [])
-    assert outcome["trials"]["n_trials"] == 1
+    assert (outcome["trials"]["n_trials"], outcome["unchecked"]) == (1, [])
     assert {"evidence.json", "promotion_checklist.json"} <= {Path(name).name for name in outcome["read"]}
 
 
 def test_the_manifest_holds_over_everything_it_names(validated: Project) -> None:
     """Recomputing every digest of the report finds no difference, and an edited page is found."""
     assert verify_manifest(validated.root / REPORT, validated.root) == []
+
+
+def test_the_manifest_leaves_out_the_page_that_approvals_draw_again(validated: Project) -> None:
+    """promotion_checklist.json is named by digest, promotion_checklist.md is not."""
+    manifest = json.loads((validated.root / REPORT / "manifest.json").read_text())
+    named = {name for name in manifest["artifacts"]["files"] if name.startswith("promotion_checklist")}
+
+    assert named == {"promotion_checklist.json"}
 
 
 def test_an_edited_page_no_longer_matches_its_manifest(project: Project) -> None:
@@ -341,6 +350,41 @@ def test_a_signed_checklist_is_never_overwritten(project: Project) -> None:
     (project.root / STUDENT / "approvals.json").write_text("[]")
 
     refused(project, 5, ["validate", "--model", MODEL], "carries approvals")
+
+
+def test_a_run_is_judged_by_the_accepted_policy(project: Project) -> None:
+    """Once a policy is accepted a run that sets nothing is judged by it; a looser setting counts and is marked."""
+    accept(project.root, usual(min_evidence="strong"))
+
+    run = project.sqkit("checklist", "--model", MODEL)
+
+    assert (run.returncode, run.stdout.splitlines()[0]) == (3, "INSUFFICIENT_EVIDENCE"), run.stderr
+    checklist = project.checklist()
+    assert checklist["policy"] == usual(min_evidence="strong").to_dict()
+    assert checklist["digests"]["policy"] == checklist["digests"]["policy_in_force"]
+    assert not [line for line in checklist["verdict_reasons"] if "not promotable" in line]
+
+    weaker = {"SENSEQUANT_PROMOTION_MIN_EVIDENCE": "moderate"}
+    run = project.sqkit("checklist", "--model", MODEL, environment=weaker)
+
+    assert (run.returncode, run.stdout.splitlines()[0]) == (0, "PROMOTE"), run.stderr
+    mark = "not promotable under this policy: SENSEQUANT_PROMOTION_MIN_EVIDENCE=moderate is looser than strong in force"
+    assert mark in project.checklist()["verdict_reasons"]
+    page = (project.root / f"reports/{VERSION}-v3/checklist.md").read_text()
+    assert mark in page.split("## ")[0], "before the first question"
+    assert verify_manifest(project.root / f"reports/{VERSION}-v3", project.root) == []
+    outcome = project.json("verify", STUDENT)
+    assert (outcome["status"], outcome["unchecked"]) == ("verified", [])
+
+
+def test_a_broken_audit_log_stops_a_decision_before_it_starts(project: Project) -> None:
+    """Which policy is in force is not known: exit 4, no kernel, no file."""
+    accept(project.root, usual())
+    log = project.root / "data/models/audit.jsonl"
+    log.write_text(log.read_text().replace("Ann", "Eve"))
+
+    for words in (["validate", "--model", MODEL], ["checklist", "--model", MODEL]):
+        refused(project, 4, words, "line 1 was edited")
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ import sqkit
 from sqkit.bars import CLOSE, HIGH, LOW, BarArrays
 from sqkit.errors import UsageError
 from sqkit.metrics import accuracy_metrics, financial_metrics
-from sqkit.research.backtest import TradingRules, Window, backtest_symbol
+from sqkit.research.backtest import Window, backtest_symbol
 from sqkit.research.barchecks import check_bars
 from sqkit.research.planted import FIRST_SESSION, planted_market, write_market
 from sqkit.research.sources import load_bars
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
+from sqkit.trading_rules import TradingRules
 from tests.market import Market, arrays_of, build_market, rules_of, settings_of, validate, verdict
 
 SEEDS = range(20)

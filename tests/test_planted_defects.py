@@ -20,6 +20,14 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import KFold
 
+from sqkit.artifacts import (
+    ACCURACY_FILE,
+    CHECKLIST_FILE,
+    COMPARISON_FILE,
+    EVIDENCE_FILE,
+    RESULTS_FILE,
+    TELEMETRY_FOLDER,
+)
 from sqkit.bars import CLOSE, HIGH, LOW, OPEN, BarArrays
 from sqkit.checklist import (
     Adequacy,
@@ -45,11 +53,9 @@ from sqkit.metrics import TRADING_DAYS_PER_YEAR, accuracy_metrics, financial_met
 from sqkit.model_file import STUDENT_FILE
 from sqkit.records import DOWN, FLAT, UNKNOWN, UP
 from sqkit.research import views
-from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER, AccuracyAnalyzer
-from sqkit.research.backtest import TradingRules, run_validation_backtest
-from sqkit.research.decision import CHECKLIST_FILE
+from sqkit.research.accuracy import AccuracyAnalyzer
+from sqkit.research.backtest import run_validation_backtest
 from sqkit.research.distil import train_student
-from sqkit.research.evidence import EVIDENCE_FILE
 from sqkit.research.folds import Fold, block_folds
 from sqkit.research.integrity import prefix_invariance
 from sqkit.research.labels import TrainingTable
@@ -62,12 +68,13 @@ from sqkit.research.policy_diff import policy_changes, policy_diff, policy_diff_
 from sqkit.research.teacher import out_of_fold
 from sqkit.research.teacher_folder import publish_teacher, read_teacher
 from sqkit.research.telemetry import RecordFile, read_records, write_predictions
-from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, run_validation
+from sqkit.research.validation import run_validation
 from sqkit.research.validation_plan import plan_validation
 from sqkit.research.verification import verification_lines, verify
 from sqkit.settings import Settings
 from sqkit.strategy import StrategyParameters, run_strategy
 from sqkit.student import StudentModel
+from sqkit.trading_rules import TradingRules
 from tests.market import (
     DECIDED_AT,
     VERSION,

@@ -15,7 +15,7 @@ import pytest
 
 from sqkit.checklist import differences, exit_code
 from sqkit.metrics import METRIC_KEYS
-from sqkit.research.manifest import verify_manifest
+from sqkit.report_manifest import verify_manifest
 from sqkit.settings import GRADES
 from tests.project import Project
 

@@ -19,13 +19,12 @@ from PIL import Image
 
 from sqkit.errors import ArtifactChanged, ConflictError, ReportIncomplete, UsageError
 from sqkit.files import read_json
+from sqkit.report_manifest import MANIFEST, verify_manifest
 from sqkit.research.manifest import (
-    MANIFEST,
     NotebookRun,
     carry_page,
     next_run_number,
     training_report_folder,
-    verify_manifest,
     write_manifest,
 )
 from sqkit.research.notebooks import read_records, run_notebook
@@ -465,7 +464,7 @@ def test_the_index_lists_every_run_newest_first(report: Path, tmp_path: Path) ->
     (trained / "train.ipynb").write_text(json.dumps(executed(output)))
     (trained / "train.html").write_text("<p>trained</p>")
     (reports / ".20220101_000000-v1.x.staging").mkdir()
-    runs = build_index(reports)
+    runs = build_index(reports, tmp_path)
     assert [run["folder"] for run in runs] == [
         "20210101_000000-v1",
         "20200101_000000-v10",
@@ -482,9 +481,9 @@ def test_the_index_lists_every_run_newest_first(report: Path, tmp_path: Path) ->
     assert r"precision uplift 1.2% &lt; 2.0% \| and &lt;more> | [validate]" in markdown
     assert "trained, not validated yet" in page.texts
     assert "| intraday |" in markdown
-    assert all(line.count(" | ") == 8 for line in markdown.splitlines() if line.startswith("| 20"))
+    assert all(line.count(" | ") == 9 for line in markdown.splitlines() if line.startswith("| 20"))
     before = text, markdown
-    build_index(reports)
+    build_index(reports, tmp_path)
     assert before == ((reports / "index.html").read_text(), (reports / "index.md").read_text())
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from sqkit.errors import SettingsError
 from sqkit.settings import PREFIX, Settings
@@ -37,6 +38,8 @@ GIVEN = {
     "promotion_allow_self_approval": False,
     "promotion_approval_max_age_days": 14,
     "promotion_checklist_max_age_days": 30,
+    "webhook_url": "",
+    "webhook_secret": SecretStr(""),
     "student_model_paths": {},
     "student_model_require_release": True,
     "student_model_reload": "session",
@@ -170,6 +173,18 @@ def test_inconsistencies_are_listed_and_never_stop_a_start(
 
     assert len(problems) == 1
     assert words in problems[0]
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Printing settings, or a refusal beside it, does not print the webhook's secret."""
+    monkeypatch.setenv(PREFIX + "WEBHOOK_SECRET", "whsec_c2VjcmV0")
+    settings = Settings()
+
+    assert "whsec_" not in f"{settings!r} {settings} {settings.model_dump()} {settings.startup_problems()}"
+    monkeypatch.setenv(PREFIX + "MARKET", "moon")
+    with pytest.raises(SettingsError) as refused:
+        Settings()
+    assert "whsec_" not in str(refused.value)
 
 
 def test_safe_defaults_have_no_problem() -> None:

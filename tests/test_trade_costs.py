@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sqkit.artifacts import RESULTS_FILE
 from sqkit.costs import BUY, SELL, fee_schedule, fees
 from sqkit.files import read_json
 from sqkit.records import LONG, SHORT, TRADE_FIELDS, session_day
-from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
+from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.backtest import PortfolioRun, run_validation_backtest
 from sqkit.research.evidence_inputs import evidence_inputs
 from sqkit.research.paired_rows import PairedReturns

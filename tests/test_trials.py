@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from sqkit.errors import ConflictError, LedgerBroken, OutputError, UsageError
 from sqkit.files import canonical_json, sha256_bytes, sha256_json
 from sqkit.research.trials import (
-    LedgerHead,
-    LedgerWitness,
+    ChainHead,
+    ChainWitness,
     Look,
     TrialLedger,
     open_ledger,
@@ -83,7 +83,7 @@ def quarter(ledger: TrialLedger, *symbols: str) -> int:
 def test_nothing_recorded_is_no_trial(ledger: TrialLedger) -> None:
     """Without a file there are no entries, no head and no trial, and reading makes no file."""
     assert ledger.entries() == []
-    assert ledger.head() == LedgerHead(0, None)
+    assert ledger.head() == ChainHead(0, None)
     count = ledger.trials("2024-01-01", "2024-03-31", ["X"])
     assert count.describe() == {"n_trials": 0, "looks": 0, "ledger_lines": 0, "ledger_head": None}
     assert not ledger.path.parent.exists()
@@ -468,7 +468,7 @@ def test_a_witness_alone_shows_a_lost_end(
     count = with_lines(ledger).head()
     tamper(ledger.path)
     ledger.path.with_suffix(".head").unlink()
-    witness = LedgerWitness(Path("student/validation_results.json"), count.lines, str(count.digest))
+    witness = ChainWitness(Path("student/validation_results.json"), count.lines, str(count.digest))
 
     with pytest.raises(LedgerBroken, match=said) as refused:
         TrialLedger(ledger.path, witnesses=lambda: [witness]).entries()
@@ -485,7 +485,7 @@ def test_a_new_chain_of_the_same_length_does_not_satisfy_a_witness(ledger: Trial
         ledger.record_look(look(name))
 
     with pytest.raises(LedgerBroken, match="line 4 is not the one"):
-        TrialLedger(ledger.path, witnesses=lambda: [LedgerWitness(Path("x/y"), 4, str(old.digest))]).entries()
+        TrialLedger(ledger.path, witnesses=lambda: [ChainWitness(Path("x/y"), 4, str(old.digest))]).entries()
 
 
 @pytest.mark.parametrize("lines", [0, -1, 5])
@@ -495,13 +495,13 @@ def test_a_line_that_cannot_be_satisfies_no_witness(ledger: TrialLedger, lines: 
 
     with pytest.raises(LedgerBroken):
         TrialLedger(
-            ledger.path, witnesses=lambda: [LedgerWitness(Path("x/y"), lines, str(head.digest))]
+            ledger.path, witnesses=lambda: [ChainWitness(Path("x/y"), lines, str(head.digest))]
         ).entries()
 
 
 def test_many_witnesses_are_named_in_one_line(ledger: TrialLedger) -> None:
     """A hundred validations that miss their ledger are one readable line."""
-    missing = [LedgerWitness(Path(f"student{n}/validation_results.json"), 1, "x") for n in range(100)]
+    missing = [ChainWitness(Path(f"student{n}/validation_results.json"), 1, "x") for n in range(100)]
 
     with pytest.raises(LedgerBroken, match="student0, student1, student2 and 97 more") as refused:
         TrialLedger(ledger.path, witnesses=lambda: missing).entries()

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
+from sqkit.artifacts import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE, RESULTS_FILE, VALIDATION_ARTIFACTS
 from sqkit.bars import CLOSE, OPEN
 from sqkit.errors import (
     BarsNotFound,
@@ -31,17 +32,11 @@ from sqkit.errors import (
 from sqkit.files import read_json, sha256_bytes, sha256_file, sha256_json
 from sqkit.metrics import METRIC_KEYS, financial_metrics, seven_metrics
 from sqkit.records import iso_date, session_day
-from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
+from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.onnx_export import dense_graph, model_bytes
 from sqkit.research.planted import planted_market, write_market
 from sqkit.research.telemetry import read_records
-from sqkit.research.validation import (
-    ACCURACY_FILE,
-    COMPARISON_FILE,
-    PARITY_FILE,
-    VALIDATION_ARTIFACTS,
-    run_validation,
-)
+from sqkit.research.validation import run_validation
 from sqkit.research.validation_plan import load_window, plan_validation, refuse_seen
 from sqkit.student import StudentModel
 from tests.market import Market, files_below, settings_of, validate

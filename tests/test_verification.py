@@ -13,20 +13,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sqkit.artifacts import (
+    ACCURACY_FILE,
+    CHECKLIST_FILE,
+    CHECKLIST_PAGE,
+    COMPARISON_FILE,
+    EVIDENCE_FILE,
+    PARITY_FILE,
+    RESULTS_FILE,
+    TELEMETRY_FOLDER,
+    VERIFICATION_FILE,
+)
 from sqkit.checklist import Policy, generate_promotion_checklist, render_markdown
 from sqkit.errors import UsageError
 from sqkit.files import read_json, sha256_file, write_json
 from sqkit.metrics import METRIC_KEYS
 from sqkit.model_file import STUDENT_FILE
-from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER
-from sqkit.research.decision import CHECKLIST_FILE, CHECKLIST_PAGE, VERIFICATION_FILE
-from sqkit.research.evidence import EVIDENCE_FILE
+from sqkit.policy_in_force import held_against, policy_digest
+from sqkit.research.decision import decide
 from sqkit.research.manifest import SUMMARY_KEYS, NotebookRun, write_manifest
-from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
 from sqkit.research.verification import verification_lines, verify, write_verification
-from sqkit.settings import Settings
-from tests.market import VERSION, Market, copy_validation, verdict
+from tests.market import DECIDED_AT, VERSION, Market, copy_validation, settings_of, validate, verdict
+from tests.policies import accept, usual
 from tests.project import STUDENT, TEACHER, Project, planted_project
+from tests.small_student import write_student
 
 Edit = Callable[[Any], None]
 
@@ -62,13 +72,13 @@ def _found(folder: Path) -> list[str]:
 
 
 def test_an_untouched_folder_verifies(folder: Path) -> None:
-    """No difference; every file of model, validation and decision is read, and nothing else."""
+    """No difference; every file of model, validation and decision is read but the page, and nothing else."""
     (folder / "approvals.json").write_text("of a later step")
     outcome = verify(folder, reports_dir=folder / "no reports")
 
     assert (outcome["status"], outcome["differences"]) == ("verified", [])
     expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert set(outcome["read"]) == expected - {"approvals.json"}
+    assert set(outcome["read"]) == expected - {"approvals.json", CHECKLIST_PAGE}
     assert outcome["read"][RESULTS_FILE] == sha256_file(folder / RESULTS_FILE)
 
 
@@ -446,11 +456,10 @@ def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path) -> None:
     assert not trap.exists()
 
 
-def test_metrics_from_elsewhere_are_verified_as_far_as_they_go(tmp_path: Path) -> None:
-    """Without predictions the checklist itself is verified, and the outcome says so."""
+def _from_elsewhere() -> dict[str, Any]:
     metrics = dict(zip(METRIC_KEYS, (0.7, 0.7, 0.7, 1.0, 0.1, 0.1, 0.6), strict=True))
-    checklist = generate_promotion_checklist(
-        timestamp="2025-01-12T15:30:00Z",
+    return generate_promotion_checklist(
+        timestamp=DECIDED_AT,
         candidate_model=None,
         baseline_model=None,
         start=None,
@@ -458,9 +467,14 @@ def test_metrics_from_elsewhere_are_verified_as_far_as_they_go(tmp_path: Path) -
         symbols=None,
         candidate_metrics=metrics,
         baseline_metrics=metrics,
-        policy=Policy.from_settings(Settings(_env_file=None)),
+        policy=usual(),
         adequacy=None,
     )
+
+
+def test_metrics_from_elsewhere_are_verified_as_far_as_they_go(tmp_path: Path) -> None:
+    """Without predictions the checklist itself is verified, and the outcome says so."""
+    checklist = _from_elsewhere()
     write_json(tmp_path / CHECKLIST_FILE, checklist)
     (tmp_path / CHECKLIST_PAGE).write_text(render_markdown(checklist))
     outcome = verify(tmp_path)
@@ -549,12 +563,171 @@ class TestReport:
             if path.name not in (STUDENT_FILE, "validations"):
                 path.rename(earlier / path.name)
         clean = _against_the_report(reported, "student/validations/v1")
-        page = earlier / CHECKLIST_PAGE
-        page.write_text(page.read_text() + "\n")
+        place = earlier / PARITY_FILE
+        place.write_text(place.read_text() + "\n")
         touched = _against_the_report(reported, "student/validations/v1")
 
         assert (clean["differences"], clean["notes"]) == ([], [NO_LEDGER])
         assert any("changed since the report was made" in one["what"] for one in touched["differences"])
+
+    def test_the_page_is_a_view(self, reported: Path) -> None:
+        """Approvals draw the page again: the manifest does not name it, so that a report stays as it was signed."""
+        named = read_json(reported / "reports" / f"{VERSION}-v1" / "manifest.json")["artifacts"]["files"]
+        assert CHECKLIST_FILE in named
+        assert CHECKLIST_PAGE not in named
+
+
+SIGNED_PAGE: dict[str, tuple[str, str, bool]] = {
+    "a box that was ticked": ("- [ ] Config updated", "- [x] Config updated, by Ann", True),
+    "a signature": ("- [ ] **ML Lead**: ___", "- [x] **ML Lead**: Ann", True),
+    "a remark more": ("## Approval Sign-offs\n", "## Approval Sign-offs\n\nUnsigned names.\n", True),
+    "a part below the boxes": ("## Approval Sign-offs", "### Open\n\n## Approval Sign-offs", True),
+    "the verdict": ("**Recommendation**: ", "**Recommendation**: PROMOTE, not ", False),
+    "a criterion": ("❌ **", "✅ **", False),
+    "the commands": ("sqkit promote --model", "sqkit promote --other", False),
+    "the line after the signatures": ("## Promotion Commands", "## Promotion Orders", False),
+    "a heading of the boxes": ("## Pre-Deployment Checklist", "## Pre-Deployment", False),
+    "the boxes a second time": (
+        "## Evidence",
+        "## Pre-Deployment Checklist\n\n- [x] all\n\n## Evidence",
+        False,
+    ),
+    "a title among the signatures": ("## Approval Sign-offs\n", "## Approval Sign-offs\n# PROMOTE\n", False),
+    "the end": ("## Digests", "## Digest", False),
+}
+"""A text of the page, what stands there instead, and whether approvals explain it."""
+
+
+class TestSignedPage:
+    """Beside approvals the page may differ where they draw it again, and nowhere else."""
+
+    @pytest.mark.parametrize("case", SIGNED_PAGE)
+    @pytest.mark.parametrize("signed", [False, True])
+    def test_what_approvals_explain(self, folder: Path, case: str, *, signed: bool) -> None:
+        """Boxes and signatures with an approvals.json beside; without one they are as bare as anything else."""
+        old, new, explained = SIGNED_PAGE[case]
+        page = folder / CHECKLIST_PAGE
+        text = page.read_text().replace("✅", "❌") if case == "a criterion" else page.read_text()
+        assert old in text
+        page.write_text(text.replace(old, new, 1))
+        if signed:
+            (folder / "approvals.json").write_text("{}")
+        found = _found(folder)
+        assert (found == []) == (signed and explained)
+        assert all(line.startswith("promotion_checklist.md: line ") for line in found)
+
+    def test_a_signed_page_that_is_gone_or_cut(self, folder: Path) -> None:
+        """No page, and half a page, are differences with approvals as without."""
+        (folder / "approvals.json").write_text("{}")
+        page = folder / CHECKLIST_PAGE
+        page.write_text(page.read_text()[: page.read_text().index("## Approval Sign-offs")])
+        assert len(_found(folder)) == 1
+        page.unlink()
+        assert _found(folder) == [f"{CHECKLIST_PAGE}: missing"]
+
+
+class TestUnchecked:
+    """A folder that only agrees with itself says what it could not be held against."""
+
+    def test_the_report_was_asked(self, reported: Path) -> None:
+        """With its report the ledger alone is missing; the model's behaviour was computed."""
+        assert _against_the_report(reported)["unchecked"] == ["ledger"]
+
+    def test_nobody_was_asked(self, folder: Path) -> None:
+        """Without report and ledger both are named; it verifies all the same."""
+        outcome = verify(folder, reports_dir=folder / "no reports")
+        assert (outcome["status"], outcome["unchecked"]) == ("verified", ["ledger", "report"])
+
+    def test_a_ledger_above(self, planted: Market, tmp_path: Path) -> None:
+        """Where the validation's own trial ledger lies above it was asked."""
+        home = tmp_path / "data/models"
+        validate(planted, home / "student", settings=settings_of(tmp_path))
+        shutil.copy(planted.students["gradient_boosting"], home / "student" / STUDENT_FILE)
+        verdict(home / "student", home / "student")
+        outcome = verify(home / "student", reports_dir=tmp_path / "reports")
+        assert (outcome["differences"], outcome["unchecked"]) == ([], ["report"])
+
+    def test_a_feature_set_that_is_not_registered(self, folder: Path) -> None:
+        """The behaviour of a model whose set this process does not know is not computed, and that is said."""
+        path = write_student(folder, feature_set="somebody_s_own")
+        _edit(folder / RESULTS_FILE, lambda r: r["digests"].update(model=sha256_file(path)))
+        outcome = verify(folder, reports_dir=folder / "no reports")
+        assert "behaviour" in outcome["unchecked"]
+        assert any("behaviour digest was not computed again" in note for note in outcome["notes"])
+
+    def test_a_check_that_could_not_finish_counts_as_not_made(self, folder: Path) -> None:
+        """Damage that ends a check early leaves its witness unchecked."""
+        (folder / STUDENT_FILE).write_bytes(b"no model")
+        outcome = verify(folder)
+        assert outcome["status"] == "differs"
+        assert "behaviour" in outcome["unchecked"]
+
+    def test_metrics_from_elsewhere(self, tmp_path: Path) -> None:
+        """They have no witness at all."""
+        write_json(tmp_path / CHECKLIST_FILE, _from_elsewhere())
+        assert verify(tmp_path)["unchecked"] == ["behaviour", "ledger", "report"]
+
+
+class TestPolicyInForce:
+    """A checklist that names an accepted policy is held against the audit log above it."""
+
+    ASKED = usual(min_days=90, min_sharpe=0.5)
+
+    def judged(self, folder: Path, policy: Policy, *, accepted: bool = True) -> Path:
+        """The folder below a models folder, judged by this policy while `ASKED` is in force."""
+        if accepted:
+            accept(folder.parent, self.ASKED)
+        student = Path(shutil.move(folder, folder.parent / "data/models/student"))
+        decide(student, student, policy, DECIDED_AT, held_against(policy, self.ASKED))
+        return student
+
+    def test_it_is_repeated_with_what_was_in_force(self, folder: Path) -> None:
+        """A loosened run verifies: its mark and both digests follow from what the checklist keeps."""
+        (folder.parent / "data/models").mkdir(parents=True)
+        student = self.judged(folder, usual(min_sharpe=0.5, min_evidence="none"))
+        outcome = verify(student, reports_dir=folder.parent / "reports")
+        checklist = read_json(student / CHECKLIST_FILE)
+
+        assert outcome["differences"] == []
+        assert "policy" not in outcome["unchecked"]
+        assert checklist["digests"]["policy_in_force"] == policy_digest(self.ASKED)
+        assert [line for line in checklist["verdict_reasons"] if "not promotable" in line] == [
+            "not promotable under this policy: SENSEQUANT_PROMOTION_MIN_EVIDENCE=none is looser than moderate in force",
+            "not promotable under this policy: SENSEQUANT_PROMOTION_MIN_DAYS=60 is looser than 90 in force",
+        ]
+
+    def test_a_mark_taken_away_consistently(self, folder: Path) -> None:
+        """Decided again as if nothing were looser, every file of it: the audit log knows better."""
+        (folder.parent / "data/models").mkdir(parents=True)
+        policy = usual(min_sharpe=0.5)
+        student = self.judged(folder, policy)
+        tidy = {"digest": policy_digest(self.ASKED), "looser": []}
+        decide(student, student, policy, DECIDED_AT, tidy)
+        assert [line.split(": stored")[0] for line in _found(student)] == [
+            "promotion_checklist.json: evidence: policy_in_force: looser"
+        ]
+
+    def test_a_policy_nobody_accepted(self, folder: Path) -> None:
+        """A digest that no line of the log has is a difference."""
+        (folder.parent / "data/models").mkdir(parents=True)
+        student = self.judged(folder, self.ASKED)
+        strange = {"digest": "0" * 64, "looser": []}
+        decide(student, student, self.ASKED, DECIDED_AT, strange)
+        assert any("the audit log knows no accepted policy 000" in line for line in _found(student))
+
+    def test_no_log_above(self, folder: Path) -> None:
+        """Nobody could be asked: unchecked, and said."""
+        (folder.parent / "data/models").mkdir(parents=True)
+        student = self.judged(folder, self.ASKED, accepted=False)
+        outcome = verify(student, reports_dir=folder.parent / "reports")
+        assert (outcome["differences"], outcome["unchecked"]) == ([], ["ledger", "policy", "report"])
+        assert any("no audit log lies above" in note for note in outcome["notes"])
+
+    @pytest.mark.parametrize("kept", [[], {"digest": 1}, "x"])
+    def test_another_form(self, folder: Path, kept: Any) -> None:
+        """What nobody writes is a difference, never a traceback."""
+        _edit(folder / CHECKLIST_FILE, lambda c: c["evidence"].update(policy_in_force=kept))
+        assert _found(folder)
 
 
 @pytest.mark.slow
@@ -609,6 +782,28 @@ class TestCommand:
             assert (run.returncode, len(run.stderr.splitlines()), run.stdout) == (2, 1, "")
         with pytest.raises(UsageError, match="nowhere"):
             verify(tmp_path / "nowhere")
+
+    def test_the_audit_log(self, folder: Path) -> None:
+        """--audit alone, or beside a folder; exit 1 and a line when the log was edited, and no file is written."""
+        project = Project(folder.parent)
+        accept(folder.parent, usual(min_days=90))
+        alone, both = project.sqkit("verify", "--audit"), project.json("verify", "student", "--audit")
+        log = folder.parent / "data/models/audit.jsonl"
+        log.write_text(log.read_text().replace('"min_days":90', '"min_days":10'))
+        before = project.files()
+        edited = project.sqkit("verify", "--audit", "--json")
+
+        assert (alone.returncode, alone.stderr) == (0, ""), alone.stdout
+        assert (both["status"], both["audit"]["status"]) == ("verified", "verified")
+        assert (edited.returncode, json.loads(edited.stdout)["status"]) == (1, "differs")
+        assert project.sqkit("verify", "student", "--audit").returncode == 1
+        assert project.files() == before
+
+    def test_neither_folder_nor_log(self, tmp_path: Path) -> None:
+        """Exit 2: it says what can be given."""
+        run = Project(tmp_path).sqkit("verify")
+        assert (run.returncode, len(run.stderr.splitlines())) == (2, 1)
+        assert "--audit" in run.stderr
 
     def test_a_folder_that_cannot_be_read(self, folder: Path, without_root_rights: list[str]) -> None:
         """No permission is exit 2 in one line."""

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sqkit.artifacts import ACCURACY_FILE, COMPARISON_FILE, RESULTS_FILE
 from sqkit.checklist import generate_promotion_checklist
 from sqkit.features import feature_matrix, student_set
 from sqkit.files import read_json
 from sqkit.metrics import METRIC_KEYS
 from sqkit.records import REASON_CODES, iso_date
 from sqkit.research import training_views, views
-from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
+from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.distil import train_student
 from sqkit.research.labels import label_bars
 from sqkit.research.marketdata import load_symbol
-from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE
 from tests.market import DECIDED_AT, VERSION, Market, policy_of, settings_of, validate, verdict
 
 NOTHING = "n/a"

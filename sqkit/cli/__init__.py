@@ -19,13 +19,25 @@ import sys
 
 from cyclopts import CycloptsError
 
-from sqkit.cli import bars, checking, guarding, judging, reading, training
+from sqkit.cli import approving, bars, checking, guarding, judging, promoting, reading, training
 from sqkit.cli.words import app
 from sqkit.errors import UNEXPECTED, SqkitError, unexpected
 from sqkit.leaving import leave
 from sqkit.versions import tidy_clock
 
-__all__ = ["app", "bars", "checking", "guarding", "judging", "main", "reading", "run", "training"]
+__all__ = [
+    "app",
+    "approving",
+    "bars",
+    "checking",
+    "guarding",
+    "judging",
+    "main",
+    "promoting",
+    "reading",
+    "run",
+    "training",
+]
 
 
 def main(arguments: list[str] | None = None) -> None:

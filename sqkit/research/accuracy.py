@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sqkit.artifacts import RESULTS_FILE, TELEMETRY_FOLDER
 from sqkit.errors import ArtifactChanged
 from sqkit.files import read_json
 from sqkit.metrics import accuracy_metrics
@@ -22,8 +23,6 @@ from sqkit.research.telemetry import RecordFile, file_name, read_records
 from sqkit.strategy import rule_calls
 
 RULE: Final = "rule"
-TELEMETRY_FOLDER: Final = "validation_telemetry"
-RESULTS_FILE: Final = "validation_results.json"
 _RESULT_PARTS: Final = (
     "baseline_model",
     "candidate_model",

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sqkit.bars import CLOSE, BarArrays
-from sqkit.costs import fee_schedule
 from sqkit.errors import WindowTooShort
 from sqkit.features import feature_matrix
 from sqkit.fills import Fills, buy_and_hold, simulate_fills
@@ -23,10 +21,9 @@ from sqkit.metrics import financial_metrics, horizon_outcomes
 from sqkit.records import REASON_CODES, iso_date
 from sqkit.research.accuracy import scored_rows
 from sqkit.research.compute import map_symbols
-from sqkit.sessions import MARKETS
-from sqkit.settings import Settings
-from sqkit.strategy import StrategyParameters, run_strategy
+from sqkit.strategy import run_strategy
 from sqkit.student import StudentModel
+from sqkit.trading_rules import TradingRules
 
 SHORT_HISTORY_SESSIONS = 60
 
@@ -41,73 +38,6 @@ class Window:
     def describe(self) -> dict[str, str]:
         """The window as ISO dates."""
         return {"start": iso_date(self.first_day), "end": iso_date(self.last_day)}
-
-
-@dataclass(frozen=True)
-class TradingRules:
-    """Everything beside the model that decides what a backtest trades and what it costs.
-
-    Attributes
-    ----------
-    parameters
-        The strategy step's parameters.
-    threshold
-        Confidence from which a student's direction counts.
-    horizon_bars, dead_zone
-        What an outcome is.
-    cost_schedule, slippage_bps, capital
-        Fees by name, slippage per side in basis points, capital per symbol in the market's currency.
-    market
-        Name of the market.
-    """
-
-    parameters: StrategyParameters
-    threshold: float
-    horizon_bars: int
-    dead_zone: float
-    cost_schedule: str
-    slippage_bps: float
-    capital: float
-    market: str
-
-    @classmethod
-    def from_settings(
-        cls, settings: Settings, *, strategy: str, market: str, horizon_bars: int, dead_zone: float
-    ) -> TradingRules:
-        """The rules that `settings` give for a strategy in a market."""
-        place = MARKETS[market]
-        by_market = place.intraday_cost_schedule if strategy == "intraday" else place.swing_cost_schedule
-        cost_schedule = settings.cost_schedule or by_market
-        fee_schedule(cost_schedule)  # an unknown name is refused here, not in the middle of a run
-        return cls(
-            parameters=StrategyParameters.from_settings(settings, strategy),
-            threshold=settings.student_model_confidence_threshold,
-            horizon_bars=horizon_bars,
-            dead_zone=dead_zone,
-            cost_schedule=cost_schedule,
-            slippage_bps=settings.slippage_bps(strategy),
-            capital=settings.backtest_capital_per_symbol,
-            market=market,
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """What the checklist records under ``runtime``."""
-        place = MARKETS[self.market]
-        return {
-            "capital_per_symbol": self.capital,
-            "confidence_threshold": self.threshold,
-            "cost_schedule": self.cost_schedule,
-            "currency": place.currency,
-            "dead_zone": self.dead_zone,
-            "horizon_bars": self.horizon_bars,
-            "market": self.market,
-            "sessions": place.calendar,
-            "slippage_bps": self.slippage_bps,
-            "strategy": self.parameters.strategy,
-            "strategy_parameters": self.parameters.describe(),
-            "tradable": place.tradable,
-            "zone": place.zone,
-        }
 
 
 @dataclass(frozen=True)

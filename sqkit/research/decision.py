@@ -9,46 +9,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from sqkit.artifacts import (
+    ACCURACY_FILE,
+    CHECKLIST_FILE,
+    CHECKLIST_PAGE,
+    COMPARISON_FILE,
+    EVIDENCE_FILE,
+    PARITY_FILE,
+    RESULTS_FILE,
+)
 from sqkit.checklist import Adequacy, Policy, generate_promotion_checklist, render_markdown
 from sqkit.checklist_inputs import plain_json
 from sqkit.checklist_rules import thresholds_passed, unrounded_deltas
 from sqkit.errors import ArtifactChanged, UsageError
 from sqkit.files import read_json, sha256_json, write_json, write_text
 from sqkit.metrics import adequacy_counts, financial_metrics, seven_metrics
-from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer, read_results
-from sqkit.research.evidence import EVIDENCE_FILE, gather_evidence
+from sqkit.research.accuracy import AccuracyAnalyzer, read_results
+from sqkit.research.evidence import gather_evidence
 from sqkit.research.evidence_inputs import evidence_inputs, is_named_baseline
 from sqkit.research.integrity import integrity_items
 from sqkit.research.power import would_suffice_line
 from sqkit.research.stored_values import same_values
-from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE
-from sqkit.settings import GRADES, Settings
-
-CHECKLIST_FILE: Final = "promotion_checklist.json"
-CHECKLIST_PAGE: Final = "promotion_checklist.md"
-VERIFICATION_FILE: Final = "verification.json"
-EARLIER_FOLDER: Final = "validations"
-"""Below a student's folder: the artifacts of earlier validations, in ``v<run>``."""
-
-DECISION_ARTIFACTS: Final = (CHECKLIST_FILE, CHECKLIST_PAGE, EVIDENCE_FILE)
-
-
-def policy_with(
-    precision_uplift: float | None = None,
-    hit_ratio_uplift: float | None = None,
-    sharpe_uplift: float | None = None,
-) -> Policy:
-    """The policy of the settings with thresholds given as flags in place; None leaves the setting."""
-    return Policy.from_settings(
-        Settings(),
-        min_precision_uplift=precision_uplift,
-        min_hit_ratio_uplift=hit_ratio_uplift,
-        min_sharpe_uplift=sharpe_uplift,
-    )
+from sqkit.settings import GRADES
 
 
 def validated_folder(model: str, staging: Path) -> Path:
@@ -70,7 +56,13 @@ def checklist_page(folder: Path) -> str:
     return (folder / CHECKLIST_PAGE).read_text(encoding="utf-8")
 
 
-def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dict[str, Any]:
+def decide(
+    validated: Path,
+    output: Path,
+    policy: Policy,
+    timestamp: str,
+    in_force: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Judge the stored artifacts of a validation and write the checklist's two forms and the evidence.
 
     Parameters
@@ -79,15 +71,15 @@ def decide(validated: Path, output: Path, policy: Policy, timestamp: str) -> dic
         Folder of ``validation_results.json`` and the prediction files.
     output
         Where the checklist goes.
-    policy, timestamp
-        What to judge by, and when.
+    policy, timestamp, in_force
+        What to judge by, and when; see `sqkit.research.run_policy.JudgedBy`.
 
     Raises
     ------
     ArtifactChanged
         A stored artifact is missing or differs from its digest.
     """
-    judged = judge(validated, policy, timestamp)
+    judged = judge(validated, policy, timestamp, in_force)
     write_json(output / CHECKLIST_FILE, judged.checklist)
     write_text(output / CHECKLIST_PAGE, render_markdown(judged.checklist))
     write_json(output / EVIDENCE_FILE, judged.evidence)
@@ -102,7 +94,9 @@ class Judgement:
     evidence: dict[str, Any]
 
 
-def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
+def judge(
+    validated: Path, policy: Policy, timestamp: str, in_force: dict[str, Any] | None = None
+) -> Judgement:
     """Everything a decision says, computed again from stored predictions, returns and policy.
 
     Nothing is written: `decide` keeps it, a verification compares it with what was kept.
@@ -164,6 +158,7 @@ def judge(validated: Path, policy: Policy, timestamp: str) -> Judgement:
             "context": _context(analyzer, accuracy),
             "incumbent_model": results["incumbent_model"],
             "notes": _notes(results),
+            "policy_in_force": in_force,
         },
         runtime=results["runtime"],
         digests=results["digests"],

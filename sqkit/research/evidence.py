@@ -75,7 +75,6 @@ __all__ = [
     "sharpe_difference",
 ]
 
-EVIDENCE_FILE: Final = "evidence.json"
 SEED: Final = 0
 BOOTSTRAP_REPS: Final = 4999
 

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from sqkit.artifacts import RESULTS_FILE
 from sqkit.errors import ArtifactChanged
 from sqkit.records import iso_date, session_day
-from sqkit.research.accuracy import RESULTS_FILE, AccuracyAnalyzer
+from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.evidence import Trials
 from sqkit.research.paired_evidence import NamedBaseline
 from sqkit.research.paired_rows import PairedReturns, PairedRows

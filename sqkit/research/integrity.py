@@ -17,9 +17,10 @@ from sqkit.bars import BarArrays
 from sqkit.features import feature_matrix
 from sqkit.records import iso_date, session_day
 from sqkit.research.accuracy import AccuracyAnalyzer
-from sqkit.research.backtest import TradingRules, Window
+from sqkit.research.backtest import Window
 from sqkit.research.lookahead import feature_look_ahead, prediction_look_ahead
 from sqkit.student import StudentModel
+from sqkit.trading_rules import TradingRules
 
 Item = dict[str, Any]
 

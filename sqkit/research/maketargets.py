@@ -1,19 +1,23 @@
 """What ``make demo``, ``make train``, ``make validate`` and the like run: ``python -m sqkit.research.maketargets``.
 
-Choices come in the variables VERSION, SYMBOLS, START, END and MODEL_TYPE, as given to make.
+Choices come in the variables VERSION, SYMBOLS, START, END, MODEL_TYPE and REASON, as given to make.
 Every verdict exits 0, because make turns any other code into its own; verdict, reason and
-report path are printed last. A pipeline that wants the codes calls `sqkit`.
+path are printed last. A pipeline that wants the codes calls `sqkit`, which alone changes production.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any, Final
 
+from sqkit.artifacts import ARCHIVE_FOLDER
 from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
-from sqkit.files import read_json
+from sqkit.files import parse_json, read_json
 from sqkit.leaving import leave
 from sqkit.model_file import MODEL_TYPES, STUDENT_FILE
 from sqkit.research.distil import DEFAULT_MODEL_TYPE
@@ -32,6 +36,9 @@ from sqkit.research.training_jobs import train_student_job, train_teacher_job
 from sqkit.research.validation_jobs import rebuild_checklist_job, report_job, validate_job
 from sqkit.settings import Settings
 from sqkit.versions import tidy_clock
+
+_VERDICT_CODES: Final = (1, 3, 4, 5)
+_SAYS: Final = "sqkit: "
 
 
 def demo() -> list[str]:
@@ -113,6 +120,69 @@ def report() -> list[str]:
     return [summary["recommendation"], summary["reason"], str(folder / "checklist.html")]
 
 
+def promote() -> list[str]:
+    """Put the student of VERSION, else the newest, into production, if everything allows it."""
+    model = _student()
+    if model is None:
+        raise UsageError("there is no student to promote; run make validate, then have it approved")
+    done = _sqkit("promote", "--model", model)
+    if isinstance(done, str):
+        return ["REFUSED", done, model]
+    entry = done["promotion"]
+    return [
+        "set in the engine's environment:",
+        *done["environment"],
+        "PROMOTED",
+        f"{entry['model_version']} is live in slot {entry['slot']}",
+        _archived(entry["release"]),
+    ]
+
+
+def rollback() -> list[str]:
+    """Go back to the release before the present one, for REASON."""
+    reason = _given("REASON")
+    if not reason:
+        raise UsageError('a rollback says why; run make rollback REASON="..."')
+    done = _sqkit("rollback", "--reason", reason)
+    if isinstance(done, str):
+        return ["REFUSED", done, Settings().student_model_path]
+    target, slot = done["target"], done["slot"]
+    if done["rollback"] is None:
+        return ["NOTHING TO DO", f"slot {slot} was there already", Settings().student_model_path]
+    now = f"runs {target['version'] or 'an unmanaged model'}" if target else "has no student"
+    return [
+        "set in the engine's environment:",
+        *done["environment"],
+        "ROLLED BACK",
+        f"slot {slot} {now}; somebody else ratifies it with sqkit ratify",
+        _archived(target["release"]) if target else Settings().student_model_path,
+    ]
+
+
+def _sqkit(*words: str) -> dict[str, Any] | str:
+    """What a command of `sqkit` printed as JSON, or its refusal; what it said on the way is passed on."""
+    said = ""
+    with tempfile.TemporaryFile() as printed:
+        command = [sys.executable, "-m", "sqkit.cli", *words, "--json"]
+        with subprocess.Popen(command, stdout=printed, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                print(said, end="", file=sys.stderr, flush=True)
+                said = line
+        if process.returncode == 0:
+            print(said, end="", file=sys.stderr, flush=True)
+            printed.seek(0)
+            return parse_json(printed.read(), Path("sqkit"))  # type: ignore[no-any-return]
+    reason = said.strip().removeprefix(_SAYS)
+    if process.returncode not in _VERDICT_CODES:
+        raise UsageError(reason or f"sqkit {words[0]} ended with {process.returncode}")
+    return reason
+
+
+def _archived(release: str) -> str:
+    return str(Path(Settings().data_dir) / "models" / ARCHIVE_FOLDER / release)
+
+
 def _model_type() -> str:
     """The kind of student asked for, refused before anything is trained."""
     kind = _given("MODEL_TYPE") or DEFAULT_MODEL_TYPE
@@ -140,7 +210,15 @@ def _given(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
-TARGETS = {"demo": demo, "train": train, "validate": validate, "checklist": checklist, "report": report}
+TARGETS = {
+    "demo": demo,
+    "train": train,
+    "validate": validate,
+    "checklist": checklist,
+    "report": report,
+    "promote": promote,
+    "rollback": rollback,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,6 @@ constraints. No wall time and no absolute place, so the same inputs give the sam
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,24 +15,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqkit
-from sqkit.errors import ArtifactChanged, ConflictError, ReportIncomplete, UsageError
+from sqkit.artifacts import CHECKLIST_PAGE
+from sqkit.errors import ConflictError, ReportIncomplete, UsageError
 from sqkit.files import (
     canonical_json,
     make_folder,
     output_errors,
-    read_json,
     sha256_file,
     sha256_json,
     write_json,
 )
+from sqkit.report_manifest import MANIFEST, report_files, run_folder, run_numbers
 from sqkit.research.notebook_store import absolute_paths_in
 from sqkit.research.notebooks import read_records
 from sqkit.research.reports import FIGURES, TEMPLATES
 
-MANIFEST: Final = "manifest.json"
 SUMMARY_KEYS: Final = ("strategy", "window", "symbols", "recommendation", "reason", "grade", "trials")
-
-RUN_FOLDER: Final = re.compile(r"^(?P<version>.+)-v(?P<number>[1-9]\d*)$")
 
 
 @dataclass(frozen=True)
@@ -44,24 +41,12 @@ class NotebookRun:
     parameters: dict[str, Any]
 
 
-def run_folder(reports_dir: Path, version: str, number: int) -> Path:
-    """``<reports>/<model version>-v<number>``."""
-    return reports_dir / f"{version}-v{number}"
-
-
 def next_run_number(reports_dir: Path, version: str) -> int:
     """The number of the next validation: 1 completes a training report, later ones count on."""
-    taken = _numbers(reports_dir, version)
+    taken = run_numbers(reports_dir, version)
     if not taken or (taken == [1] and not (run_folder(reports_dir, version, 1) / MANIFEST).is_file()):
         return 1
     return taken[-1] + 1
-
-
-def _numbers(reports_dir: Path, version: str) -> list[int]:
-    if not reports_dir.is_dir():
-        return []
-    found = [RUN_FOLDER.match(folder.name) for folder in reports_dir.iterdir() if folder.is_dir()]
-    return sorted(int(match["number"]) for match in found if match and match["version"] == version)
 
 
 def training_report_folder(reports_dir: Path, version: str) -> Path:
@@ -79,20 +64,6 @@ def training_report_folder(reports_dir: Path, version: str) -> Path:
             folder=str(folder),
         )
     return folder
-
-
-def run_of_artifacts(reports_dir: Path, version: str, folder: str, artifact: Path) -> int | None:
-    """The number of the run whose manifest names this artifact in this folder with this digest."""
-    if not artifact.is_file():
-        return None
-    digest = sha256_file(artifact)
-    for number in reversed(_numbers(reports_dir, version)):
-        manifest = run_folder(reports_dir, version, number) / MANIFEST
-        if manifest.is_file():
-            named = read_json(manifest)["artifacts"]
-            if named["folder"] == folder and named["files"].get(artifact.name) == digest:
-                return number
-    return None
 
 
 def carry_page(
@@ -114,7 +85,7 @@ def carry_page(
     list
         Names of the files copied, from the newest run that fits; empty when none does.
     """
-    for number in reversed(_numbers(reports_dir, version)):
+    for number in reversed(run_numbers(reports_dir, version)):
         source = run_folder(reports_dir, version, number)
         if page_records(source, page, recorded) != recorded:
             continue
@@ -169,7 +140,8 @@ def write_manifest(
         Page name (``validate``) to the run behind it.
     artifacts_folder, artifacts_name, artifacts
         Where the artifacts lie now, how that folder is called relative to the project once
-        published, and the files in it (names relative to it, sub-folders allowed).
+        published, and the files in it (names relative to it, sub-folders allowed). The checklist's
+        page is left out: it is a view that every approval draws again.
     summary
         ``strategy``, ``window`` (text), ``symbols`` (list), ``recommendation`` and ``reason``.
     constraints
@@ -181,7 +153,7 @@ def write_manifest(
         A page or an artifact is missing, or a value names an absolute place of this run.
     """
     _require_summary(summary)
-    files = _digests(folder, [name for name in _names(folder) if name != MANIFEST])
+    files = _digests(folder, [name for name in report_files(folder) if name != MANIFEST])
     missing = [f"{page}.{suffix}" for page in notebooks for suffix in ("html", "ipynb", "md")]
     missing = [name for name in missing if name not in files]
     if missing:
@@ -189,8 +161,9 @@ def write_manifest(
     absent = [name for name in artifacts if not (artifacts_folder / name).is_file()]
     if absent:
         raise ReportIncomplete(f"{artifacts_name}: {', '.join(absent)} was not written by the run")
+    hashed = [name for name in artifacts if name != CHECKLIST_PAGE]
     manifest = {
-        "artifacts": {"files": _digests(artifacts_folder, artifacts), "folder": artifacts_name},
+        "artifacts": {"files": _digests(artifacts_folder, hashed), "folder": artifacts_name},
         "constraints": sha256_file(constraints) if constraints else None,
         "files": files,
         "model_version": version,
@@ -221,69 +194,5 @@ def _require_summary(summary: Mapping[str, Any]) -> None:
         raise UsageError(f"summary of a report: {', '.join(missing)} missing")
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    )
-
-
 def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in sorted(names)}
-
-
-def verify_manifest(folder: Path, root: Path) -> list[str]:
-    """What differs between a report and its manifest, one line each; nothing when it is whole.
-
-    Parameters
-    ----------
-    folder
-        A published run folder.
-    root
-        The project's root, to which the artifacts' folder is relative. A later validation
-        moves a run's artifacts to ``validations/v<number>/`` below it; both places are tried.
-
-    Raises
-    ------
-    ArtifactChanged
-        There is no manifest, or it cannot be read.
-    """
-    manifest = read_json(folder / MANIFEST)
-    try:
-        differences = _compare(folder, manifest["files"], folder.name)
-        present = set(_names(folder)) - {MANIFEST}
-        differences += [
-            f"{folder.name}/{name}: not in the manifest" for name in sorted(present - set(manifest["files"]))
-        ]
-        for page, notebook in sorted(manifest["notebooks"].items()):
-            if sha256_json(notebook["parameters"]) != notebook["parameters_digest"]:
-                differences.append(
-                    f"{folder.name}/{MANIFEST}: the parameters of {page} differ from their digest"
-                )
-        name, artifacts = manifest["artifacts"]["folder"], manifest["artifacts"]["files"]
-        here = _compare(root / name, artifacts, name)
-        number = RUN_FOLDER.match(folder.name)
-        if here and number:
-            earlier = f"{name}/validations/v{number['number']}"
-            if (root / earlier).is_dir():
-                here = [
-                    problem
-                    for item, digest in sorted(artifacts.items())
-                    if (root / earlier / item).is_file() or _compare(root / name, {item: digest}, name)
-                    for problem in _compare(root / earlier, {item: digest}, earlier)
-                ]
-    except (KeyError, TypeError, AttributeError):
-        raise ArtifactChanged(f"{folder / MANIFEST}: not a manifest of sqkit; validate again") from None
-    return differences + here
-
-
-def _compare(folder: Path, digests: Mapping[str, str], shown: str) -> list[str]:
-    differences = []
-    for name, digest in sorted(digests.items()):
-        path = folder / name
-        if not path.is_file():
-            differences.append(f"{shown}/{name}: missing")
-        elif sha256_file(path) != digest:
-            differences.append(f"{shown}/{name}: changed since the report was made")
-    return differences

@@ -13,10 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+from sqkit.artifacts import CHECKLIST_FILE
 from sqkit.checklist import Policy, differences, rederive
 from sqkit.errors import ChecklistInputError, SqkitError, UsageError
 from sqkit.files import read_json
-from sqkit.research.decision import CHECKLIST_FILE
 from sqkit.settings import PREFIX, Settings
 
 STORED_CHECKLISTS: Final = (f"*/*/{CHECKLIST_FILE}", f"*/*/validations/*/{CHECKLIST_FILE}")

@@ -1,6 +1,7 @@
 """The index of all reports: one table, rebuilt from the manifests, no server and no script.
 
-``sqkit report`` and every runner call `build_index` after they published a run folder.
+``sqkit report`` and every runner call `build_index` after they published a run folder. A report never
+changes once it is signed: who approved and what became of it show here.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from sqkit.artifacts import CHECKLIST_FILE, EARLIER_FOLDER
 from sqkit.errors import SqkitError
-from sqkit.files import make_folder, read_json, write_text
-from sqkit.research.manifest import MANIFEST, RUN_FOLDER, SUMMARY_KEYS
+from sqkit.files import make_folder, read_json, sha256_file, write_text
+from sqkit.report_manifest import MANIFEST, RUN_FOLDER
+from sqkit.research.manifest import SUMMARY_KEYS
 from sqkit.research.notebooks import read_records
+from sqkit.research.promotion_state import Logs, state_words
 from sqkit.research.reports import TEMPLATES, markdown_cell
 
 SUMMARY_RECORD: Final = "report_summary"
@@ -21,16 +25,23 @@ SUMMARY_RECORD: Final = "report_summary"
 _REASON_LENGTH: Final = 160
 
 
-def build_index(reports_dir: Path) -> list[dict[str, Any]]:
+def build_index(reports_dir: Path, root: Path = Path()) -> list[dict[str, Any]]:
     """Write ``index.html`` and ``index.md`` over every run folder; newest first.
+
+    Parameters
+    ----------
+    root
+        The project's root, to which the folders that manifests name are relative.
 
     Returns
     -------
     list
-        One dict a run: ``folder``, ``version``, ``run``, the summary's keys, ``pages``.
+        One dict a run: ``folder``, ``version``, ``run``, the summary's keys, ``approvals`` (who signed
+        and whether it is or was live, in words), ``pages``.
     """
     make_folder(reports_dir)
-    runs = [_run_row(folder, match) for folder, match in _run_folders(reports_dir)]
+    logs: Logs = {}
+    runs = [_run_row(folder, match, root, logs) for folder, match in _run_folders(reports_dir)]
     runs.sort(key=lambda run: (run["version"], run["run"]), reverse=True)
     write_text(reports_dir / "index.html", _index_html(runs))
     write_text(reports_dir / "index.md", _index_markdown(runs))
@@ -44,12 +55,14 @@ def _run_folders(reports_dir: Path) -> list[tuple[Path, re.Match[str]]]:
     return [(folder, match) for folder, match in found if match and not folder.name.startswith(".")]
 
 
-def _run_row(folder: Path, match: re.Match[str]) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS, "") | {"symbols": []}
+def _run_row(folder: Path, match: re.Match[str], root: Path, logs: Logs) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS, "") | {"symbols": [], "approvals": ""}
     try:
         if (folder / MANIFEST).is_file():
-            summary = read_json(folder / MANIFEST)["summary"]
+            manifest = read_json(folder / MANIFEST)
+            summary = manifest["summary"]
             row |= {key: summary[key] for key in SUMMARY_KEYS if key in summary}
+            row["approvals"] = _approvals(manifest["artifacts"], int(match["number"]), root, logs)
         else:
             if (folder / "train.ipynb").is_file():
                 recorded = read_records(folder / "train.ipynb").get(SUMMARY_RECORD, {})
@@ -66,6 +79,26 @@ def _run_row(folder: Path, match: re.Match[str]) -> dict[str, Any]:
     }
 
 
+def _approvals(artifacts: dict[str, Any], number: int, root: Path, logs: Logs) -> str:
+    """What became of a run's checklist, in words; empty where nobody speaks of it."""
+    student, digest = root / artifacts["folder"], artifacts["files"].get(CHECKLIST_FILE)
+    if digest is None:
+        return ""
+    try:
+        return state_words(student, digest, _required_roles(student, number, digest), logs)
+    except OSError:
+        return f"{artifacts['folder']} cannot be read"
+
+
+def _required_roles(student: Path, number: int, digest: str) -> list[str]:
+    """Whose approval a run's checklist asks for; empty where it does not lie there any more."""
+    for place in (student / CHECKLIST_FILE, student / EARLIER_FOLDER / f"v{number}" / CHECKLIST_FILE):
+        if place.is_file() and sha256_file(place) == digest:
+            policy = read_json(place).get("policy", {})
+            return list(policy.get("required_approvals", ()))
+    return []
+
+
 def _short(reason: str) -> str:
     return reason if len(reason) <= _REASON_LENGTH else reason[: _REASON_LENGTH - 1].rstrip() + "…"
 
@@ -78,6 +111,7 @@ _HEADINGS: Final = (
     "Symbols",
     "Recommendation",
     "Evidence",
+    "Approvals",
     "Why",
     "Pages",
 )
@@ -94,6 +128,7 @@ def _index_html(runs: list[dict[str, Any]]) -> str:
         cells = [html.escape(str(text)) for text in texts] + [
             badge,
             html.escape(str(run["grade"])),
+            html.escape(run["approvals"]),
             html.escape(_short(run["reason"])),
             links,
         ]
@@ -126,6 +161,7 @@ def _index_markdown(runs: list[dict[str, Any]]) -> str:
         links = " · ".join(f"[{page}]({run['folder']}/{page}.md)" for page in run["pages"])
         recommendation = f"**{run['recommendation']}**" if run["recommendation"] else ""
         texts = [run["version"], f"v{run['run']}", run["strategy"], run["window"], " ".join(run["symbols"])]
-        cells = [str(text) for text in texts] + [recommendation, str(run["grade"]), _short(run["reason"])]
+        cells = [str(text) for text in texts]
+        cells += [recommendation, str(run["grade"]), run["approvals"], _short(run["reason"])]
         lines.append("| " + " | ".join(markdown_cell(cell) for cell in cells) + f" | {links} |")
     return "\n".join(lines) + "\n"

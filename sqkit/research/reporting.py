@@ -16,13 +16,12 @@ from typing import Any, Final
 import sqkit
 from sqkit.errors import ConflictError, ReportIncomplete
 from sqkit.files import exclusive, make_folder, output_errors, publish, staging_folder
+from sqkit.report_manifest import MANIFEST, run_folder
 from sqkit.research.manifest import (
-    MANIFEST,
     NotebookRun,
     carry_page,
     next_run_number,
     page_records,
-    run_folder,
     training_report_folder,
     write_manifest,
 )

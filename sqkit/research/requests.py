@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqkit.checklist import Policy
-from sqkit.research.decision import (
-    policy_with,
-)
+from sqkit.research.run_policy import JudgedBy, judged_by
 
 
 @dataclass(frozen=True)
@@ -19,9 +17,18 @@ class Thresholds:
     hit_ratio_uplift: float | None = None
     sharpe_uplift: float | None = None
 
-    def policy(self) -> Policy:
-        """The policy of the settings with these thresholds in place."""
-        return policy_with(self.precision_uplift, self.hit_ratio_uplift, self.sharpe_uplift)
+    def judged_by(self, strategy: str | None = None) -> JudgedBy:
+        """The policy of a strategy's slot with these thresholds in place."""
+        return judged_by(
+            strategy,
+            precision_uplift=self.precision_uplift,
+            hit_ratio_uplift=self.hit_ratio_uplift,
+            sharpe_uplift=self.sharpe_uplift,
+        )
+
+    def policy(self, strategy: str | None = None) -> Policy:
+        """That policy alone."""
+        return self.judged_by(strategy).policy
 
     def parameters(self) -> dict[str, float]:
         """As parameters of the checklist notebook."""

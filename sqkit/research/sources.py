@@ -6,7 +6,6 @@ Commands and notebooks ask here, so that both find the same files.
 from __future__ import annotations
 
 import datetime as dt
-import getpass
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from sqkit.bars import BarArrays
 from sqkit.errors import HoldoutSealed, UsageError
 from sqkit.files import make_folder, read_json
 from sqkit.model_file import STUDENT_FILE
+from sqkit.people import account_name
 from sqkit.records import iso_date, session_day
 from sqkit.research.barchecks import CheckReport
 from sqkit.research.display import STAGING_VARIABLE
@@ -50,14 +50,6 @@ def enter_project() -> None:
         if (folder / "pyproject.toml").is_file():
             os.chdir(folder)
             return
-
-
-def author() -> str:
-    """Who trains: the account's name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, in a container
-        return f"uid {os.getuid()}"
 
 
 def bars_given(parameter: str) -> str:
@@ -211,7 +203,7 @@ def sample_teacher() -> str:
         output_dir=Path(folder),
         version=version,
         bars_location=str(location),
-        created_by=author(),
+        created_by=account_name(),
     )
     return folder
 

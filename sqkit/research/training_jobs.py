@@ -19,12 +19,14 @@ from sqkit.files import (
     staging_folder,
 )
 from sqkit.model_file import STUDENT_FILE
+from sqkit.people import account_name
 from sqkit.records import iso_date
+from sqkit.report_manifest import run_folder
 from sqkit.research.accuracy import RULE
-from sqkit.research.backtest import TradingRules, Window, require_bars
+from sqkit.research.backtest import Window, require_bars
 from sqkit.research.holdout import refuse_sealed
 from sqkit.research.ledger_check import refuse_other_ledger
-from sqkit.research.manifest import page_records, run_folder
+from sqkit.research.manifest import page_records
 from sqkit.research.marketdata import available_symbols
 from sqkit.research.planning import lines_before_training
 from sqkit.research.progress import say
@@ -34,7 +36,6 @@ from sqkit.research.sources import (
     HORIZON_BARS,
     INTERVALS,
     as_typed,
-    author,
     default_bars,
     load_bars,
     open_teacher,
@@ -47,6 +48,7 @@ from sqkit.research.validation_jobs import refuse_decided, validate_job
 from sqkit.research.validation_plan import distinct, load_baseline, load_window
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
+from sqkit.trading_rules import TradingRules
 from sqkit.versions import decision_time
 
 
@@ -114,7 +116,7 @@ def train_teacher_job(
         output_dir=Path(folder),
         version=version,
         bars_location=location,
-        created_by=author(),
+        created_by=account_name(),
         kind=kind,
     )
     return {**summary, "output_dir": folder, "version": version}

@@ -22,27 +22,27 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from sqkit.errors import UsageError
-from sqkit.files import canonical_json, make_folder, write_json
-from sqkit.research.ledger_chain import (
+from sqkit.chain import (
     Chain,
+    ChainForm,
+    ChainHead,
+    ChainWitness,
     Entry,
-    LedgerHead,
-    LedgerWitness,
-    head_file,
     head_in,
     head_of,
     held,
     json_of,
-    kept_head,
     read_chain,
+    torn_line,
+    write_head,
     write_line,
 )
+from sqkit.errors import LedgerBroken, UsageError
+from sqkit.files import canonical_json, make_folder
+from sqkit.research.progress import say
 
 __all__ = [
     "Entry",
-    "LedgerHead",
-    "LedgerWitness",
     "Look",
     "TrialCount",
     "TrialLedger",
@@ -129,7 +129,7 @@ class TrialCount:
 
     n_trials: int
     looks: int
-    head: LedgerHead
+    head: ChainHead
     returns: Mapping[str, Returns] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
@@ -170,18 +170,19 @@ class TrialLedger:
         self,
         path: Path,
         *,
-        witnesses: Callable[[], Iterable[LedgerWitness]] = tuple,
+        witnesses: Callable[[], Iterable[ChainWitness]] = tuple,
         wait_seconds: float = _WAIT_SECONDS,
     ) -> None:
         self.path = path
-        self._witnesses: Callable[[], Iterable[LedgerWitness]] | None = witnesses
+        self._witnesses: Callable[[], Iterable[ChainWitness]] | None = witnesses
         self._wait_seconds = wait_seconds
+        self._known: Chain | None = None
 
     def entries(self) -> list[Entry]:
         """Every line of the verified chain, oldest first; empty when nothing was ever recorded."""
         return self._read().entries
 
-    def head(self) -> LedgerHead:
+    def head(self) -> ChainHead:
         """Where the chain ends."""
         return head_of(self.entries())
 
@@ -263,20 +264,20 @@ class TrialLedger:
         with held(self.path.with_name(f".{self.path.stem}.lock"), self.path, self._wait_seconds):
             chain = self._read()
             if not unless(chain.entries):
+                if chain.torn:
+                    say(torn_line(self.path, chain))
                 write_line(self.path, chain, {**line, "kind": kind})
-            head = head_of(chain.entries)
-            if head.lines and kept_head(self.path) != head:
-                write_json(head_file(self.path), {"digest": head.digest, "lines": head.lines})
+            write_head(self.path, chain.entries, _FORM)
         return chain.entries
 
     def _read(self) -> Chain:
         expected = list(self._witnesses()) if self._witnesses else []  # before the chain: it only grows
-        chain = read_chain(self.path, expected, _require_content)
-        self._witnesses = None
+        chain = read_chain(self.path, expected, _FORM, self._known)
+        self._witnesses, self._known = None, chain
         return chain
 
 
-def witnesses_in(data_dir: str | Path, reports_dir: str | Path) -> list[LedgerWitness]:
+def witnesses_in(data_dir: str | Path, reports_dir: str | Path) -> list[ChainWitness]:
     """What the validations and reports kept below these folders say about the ledger; never fails.
 
     A report whose artifacts lie beside another ledger belongs to that one and is left out.
@@ -294,7 +295,7 @@ def witnesses_in(data_dir: str | Path, reports_dir: str | Path) -> list[LedgerWi
                 found.append((path, manifest["summary"]["trials"]))
     heads = [(path, head_in(said, "ledger_lines", "ledger_head")) for path, said in found]
     return [
-        LedgerWitness(path, head.lines, head.digest)
+        ChainWitness(path, head.lines, head.digest)
         for path, head in heads
         if head is not None and head.digest is not None and not path.parent.name.startswith(".")
     ]
@@ -419,3 +420,14 @@ def _require_text(value: Any, name: str) -> None:
     fits = isinstance(value, str) and bool(value.strip()) and value.isprintable()
     if not fits:
         raise UsageError(f"{name} {value!r}: give one line of text", value=value)
+
+
+_FORM: Final = ChainForm(
+    begins="sqkit trial ledger 1",
+    check=_require_content,
+    broken=LedgerBroken,
+    word="ledger",
+    if_broken="restore {name} from a backup; if it is lost for good, move it, {head} and the validations and "
+    "reports it counted away",
+    if_cut="restore {name} from a backup; if it is lost for good, move {witnesses} out of the models and reports",
+)

@@ -7,14 +7,15 @@ only when the notebooks are whole. `sqkit.research.decision` judges what it wrot
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from sqkit.artifacts import ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE, RESULTS_FILE, TELEMETRY_FOLDER
 from sqkit.files import make_folder, sha256_json, write_json
 from sqkit.metrics import METRIC_KEYS, seven_metrics
 from sqkit.records import iso_date
-from sqkit.research.accuracy import RESULTS_FILE, RULE, TELEMETRY_FOLDER, AccuracyAnalyzer
+from sqkit.research.accuracy import RULE, AccuracyAnalyzer
 from sqkit.research.backtest import (
     PortfolioRun,
     ValidationBacktest,
@@ -28,11 +29,6 @@ from sqkit.research.trials import TrialCount
 from sqkit.research.validation_plan import ValidationPlan
 from sqkit.sessions import MARKETS
 from sqkit.versions import decision_time
-
-ACCURACY_FILE: Final = "validation_accuracy.json"
-COMPARISON_FILE: Final = "comparison_baseline.json"
-PARITY_FILE: Final = "parity.json"
-VALIDATION_ARTIFACTS: Final = (RESULTS_FILE, ACCURACY_FILE, COMPARISON_FILE, PARITY_FILE, TELEMETRY_FOLDER)
 
 
 def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest:

@@ -9,8 +9,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from sqkit.artifacts import (
+    APPROVALS_FILE,
+    CHECKLIST_FILE,
+    CHECKLIST_PAGE,
+    DECISION_ARTIFACTS,
+    EARLIER_FOLDER,
+    RESULTS_FILE,
+    VALIDATION_ARTIFACTS,
+    VERIFICATION_FILE,
+)
 from sqkit.checklist import exit_code, generate_promotion_checklist, parse_metrics, render_markdown
 from sqkit.errors import ArtifactChanged, ConflictError, UsageError
 from sqkit.files import (
@@ -25,16 +35,10 @@ from sqkit.files import (
     write_text,
 )
 from sqkit.model_file import STUDENT_FILE
-from sqkit.research.accuracy import RESULTS_FILE, read_results
-from sqkit.research.decision import (
-    CHECKLIST_FILE,
-    CHECKLIST_PAGE,
-    DECISION_ARTIFACTS,
-    EARLIER_FOLDER,
-    VERIFICATION_FILE,
-)
+from sqkit.report_manifest import MANIFEST, run_folder, run_of_artifacts
+from sqkit.research.accuracy import read_results
 from sqkit.research.ledger_check import ledger_contradictions
-from sqkit.research.manifest import MANIFEST, run_folder, run_of_artifacts
+from sqkit.research.promotion_state import release_of_checklist
 from sqkit.research.report_index import build_index
 from sqkit.research.reporting import REQUIRED_RECORDS, ReportRun, StagedReport
 from sqkit.research.requests import Decision, Thresholds, ValidationRequest
@@ -43,13 +47,10 @@ from sqkit.research.sources import (
     parse_day,
 )
 from sqkit.research.trials import open_ledger
-from sqkit.research.validation import VALIDATION_ARTIFACTS
 from sqkit.research.validation_plan import plan_validation
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
 from sqkit.versions import decision_time
-
-APPROVALS_FILE: Final = "approvals.json"
 
 
 def validate_job(request: ValidationRequest) -> Decision:
@@ -199,7 +200,7 @@ def outside_checklist_job(
     thresholds: Thresholds,
 ) -> Decision:
     """A checklist for metrics from elsewhere; it names no model digest and can never be promoted."""
-    policy = thresholds.policy()
+    judged = thresholds.judged_by()
     empty = [name for name in (candidate_model, baseline_model, *(symbols or ())) if name == ""]
     if empty:
         raise UsageError("a model's or symbol's name is empty; leave the flag out to say nothing")
@@ -222,8 +223,9 @@ def outside_checklist_job(
         symbols=symbols,
         candidate_metrics=_metrics_of(candidate_metrics),
         baseline_metrics=_metrics_of(baseline_metrics),
-        policy=policy,
+        policy=judged.policy,
         adequacy=None,
+        evidence={"policy_in_force": judged.in_force},
     )
     make_folder(output_dir)
     write_json(output_dir / CHECKLIST_FILE, checklist)
@@ -254,10 +256,20 @@ def is_validated(student_dir: str) -> bool:
 
 
 def refuse_decided(student_dir: Path) -> None:
-    """A checklist that people have signed is never overwritten."""
-    if (student_dir / APPROVALS_FILE).is_file():
+    """A checklist that people have signed, or that belongs to a release, is never overwritten.
+
+    Raises
+    ------
+    ConflictError
+        It is one.
+    AuditBroken
+        The audit log does not hold: whether it is one is not known.
+    """
+    release = release_of_checklist(student_dir / CHECKLIST_FILE)
+    if release or (student_dir / APPROVALS_FILE).is_file():
+        what = f"belongs to release {release}" if release else "carries approvals"
         raise ConflictError(
-            f"{student_dir}: its checklist carries approvals and is never overwritten; "
+            f"{student_dir}: its checklist {what} and is never overwritten; "
             "train a new student, or validate a copy of the model in another folder",
             folder=str(student_dir),
         )

@@ -16,16 +16,13 @@ from sqkit.errors import IntegrityError, UsageError, WindowEmpty, WindowOverlap
 from sqkit.files import sha256_file
 from sqkit.records import iso_date, session_day
 from sqkit.research.accuracy import RULE
-from sqkit.research.backtest import (
-    TradingRules,
-    Window,
-    require_scorable,
-)
+from sqkit.research.backtest import Window, require_scorable
 from sqkit.research.ledger_check import refuse_other_ledger
 from sqkit.research.sources import default_bars, load_bars, parse_day, teacher_of
 from sqkit.research.trials import Look, TrialLedger, open_ledger
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
+from sqkit.trading_rules import TradingRules
 
 
 @dataclass(frozen=True)
@@ -133,6 +130,7 @@ def plan_validation(
         market=about["market"],
         horizon_bars=about["horizon_bars"],
         dead_zone=about["dead_zone"],
+        last_day=window.last_day,
     )
     for series in loaded.values():
         require_scorable(series, window, [model, baseline], rules)

@@ -16,17 +16,54 @@ from typing import Any, Final
 import numpy as np
 
 import sqkit
+from sqkit.artifacts import (
+    CHECKLIST_FILE,
+    CHECKLIST_PAGE,
+    DECISION_ARTIFACTS,
+    RESULTS_FILE,
+    VALIDATION_ARTIFACTS,
+    VERIFICATION_FILE,
+)
 from sqkit.errors import OutputError, SqkitError, UsageError
 from sqkit.files import read_json, sha256_file, write_json
 from sqkit.model_file import STUDENT_FILE
-from sqkit.research.accuracy import RESULTS_FILE, read_results
-from sqkit.research.decision import CHECKLIST_FILE, DECISION_ARTIFACTS, VERIFICATION_FILE
+from sqkit.research.accuracy import read_results
 from sqkit.research.stored_values import Difference, difference_line, plain
-from sqkit.research.validation import VALIDATION_ARTIFACTS
-from sqkit.research.verification_checks import CHECKS, CHECKS_OF_A_CHECKLIST, Stored, check_report
+from sqkit.research.verification_checks import (
+    Check,
+    Notes,
+    Stored,
+    check_accuracy,
+    check_comparison,
+    check_consistency,
+    check_decision,
+    check_model,
+    check_records,
+    check_results,
+    check_symbols,
+)
+from sqkit.research.verification_witnesses import check_ledger, check_page, check_policy, check_report
 
 VERIFIED: Final = "verified"
 DIFFERS: Final = "differs"
+
+CHECKS: Final[tuple[Check, ...]] = (
+    check_records,
+    check_results,
+    check_symbols,
+    check_accuracy,
+    check_comparison,
+    check_model,
+    check_decision,
+    check_consistency,
+    check_page,
+    check_policy,
+    check_ledger,
+    check_report,
+)
+"""In the order in which a reader wants to hear of a difference: the cause before what follows from it."""
+
+CHECKS_OF_A_CHECKLIST: Final[tuple[Check, ...]] = (check_consistency, check_page, check_policy)
 
 _DAMAGED: Final = (
     SqkitError,
@@ -55,8 +92,10 @@ def verify(folder: Path, *, reports_dir: Path = Path("reports"), root: Path = Pa
     -------
     dict
         ``status`` (``verified`` or ``differs``), ``differences`` (``what``, and where two values
-        differ ``stored`` and ``computed``), ``notes`` (what could not be checked), ``read``
-        (SHA-256 of every file by name), ``trials`` as kept by the validation, ``sqkit_version``.
+        differ ``stored`` and ``computed``), ``notes`` (what could not be checked, in words),
+        ``unchecked`` (the same in the sorted words of `Notes`: a folder that only agrees with itself
+        has some), ``read`` (SHA-256 of every file by name, but for the checklist's page, a view),
+        ``trials`` as kept by the validation, ``sqkit_version``.
 
     Raises
     ------
@@ -64,7 +103,7 @@ def verify(folder: Path, *, reports_dir: Path = Path("reports"), root: Path = Pa
         There is no such folder, it cannot be read, or it holds neither validation nor checklist.
     """
     _require_decision(folder)
-    findings, notes = _Findings(folder), list[str]()
+    findings, notes = _Findings(folder), Notes()
     read = {name: digest for name, digest in findings.digests_of(_files_of(folder)) if digest}
     stored = Stored(
         folder,
@@ -74,7 +113,9 @@ def verify(folder: Path, *, reports_dir: Path = Path("reports"), root: Path = Pa
         (findings.attempt(lambda: read_results(folder)) if RESULTS_FILE in read else None) or {},
     )
     if RESULTS_FILE not in read and _is_from_elsewhere(stored.checklist):
-        notes.append("metrics from elsewhere carry no predictions: only the checklist itself was verified")
+        notes.lines.append(
+            "metrics from elsewhere carry no predictions: only the checklist itself was verified"
+        )
         checks = CHECKS_OF_A_CHECKLIST
     else:
         findings.missing((*VALIDATION_ARTIFACTS, *DECISION_ARTIFACTS))
@@ -84,11 +125,12 @@ def verify(folder: Path, *, reports_dir: Path = Path("reports"), root: Path = Pa
             findings.add(findings.attempt(partial(check, stored, notes)) or [])
     return {
         "differences": findings.found,
-        "notes": notes,
+        "notes": notes.lines,
         "read": read,
         "sqkit_version": sqkit.__version__,
         "status": DIFFERS if findings.found else VERIFIED,
         "trials": plain(_kept_trials(stored.results)),
+        "unchecked": sorted(notes.unchecked),
     }
 
 
@@ -168,8 +210,8 @@ def _require_decision(folder: Path) -> None:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """The files of model, validation and decision that are there; nothing of later steps."""
-    names = sorted({STUDENT_FILE, *VALIDATION_ARTIFACTS, *DECISION_ARTIFACTS})
+    """The files of model, validation and decision that are there; nothing of later steps, no view."""
+    names = sorted({STUDENT_FILE, *VALIDATION_ARTIFACTS, *DECISION_ARTIFACTS} - {CHECKLIST_PAGE})
     places = [folder / name for name in names]
     return [
         path

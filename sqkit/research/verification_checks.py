@@ -6,35 +6,60 @@ them all and turns that into a difference too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from sqkit.checklist import Policy, differences, render_markdown
+from sqkit.artifacts import (
+    ACCURACY_FILE,
+    CHECKLIST_FILE,
+    COMPARISON_FILE,
+    EARLIER_FOLDER,
+    EVIDENCE_FILE,
+    RESULTS_FILE,
+    TELEMETRY_FOLDER,
+)
+from sqkit.checklist import Policy, differences
 from sqkit.errors import ArtifactChanged, FeatureSetError
 from sqkit.files import read_json, sha256_file, sha256_json
 from sqkit.metrics import financial_metrics
 from sqkit.model_file import STUDENT_FILE
-from sqkit.research.accuracy import RESULTS_FILE, TELEMETRY_FOLDER, AccuracyAnalyzer
-from sqkit.research.decision import CHECKLIST_FILE, CHECKLIST_PAGE, EARLIER_FOLDER, judge
-from sqkit.research.evidence import EVIDENCE_FILE
+from sqkit.research.accuracy import AccuracyAnalyzer
+from sqkit.research.decision import judge
 from sqkit.research.integrity import model_facts
-from sqkit.research.ledger_check import ledger_above, ledger_contradictions
-from sqkit.research.manifest import MANIFEST, RUN_FOLDER, verify_manifest
 from sqkit.research.stored_values import Difference, value_differences
 from sqkit.research.telemetry import file_name, read_records
-from sqkit.research.trials import TrialLedger
-from sqkit.research.validation import ACCURACY_FILE, COMPARISON_FILE, compare_with_baseline
+from sqkit.research.validation import compare_with_baseline
 from sqkit.student import StudentModel
 
 _ROLES: Final = ("candidate", "baseline")
-_NUMBERED: Final = re.compile(r"^v([1-9]\d*)$")
+
+
+@dataclass
+class Notes:
+    """What a reader is told beside the differences.
+
+    Attributes
+    ----------
+    lines
+        What could not be checked, in words.
+    unchecked
+        Witnesses outside of the folder, and a computation, that were not asked: ``behaviour`` (the model's
+        behaviour digest, where its feature set is not registered), ``ledger`` (no trial ledger lies
+        above), ``policy`` (no audit log lies above that could know the policy in force), ``report`` (no
+        manifest names the folder). Each counts as unchecked until its check was made.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    unchecked: set[str] = field(default_factory=lambda: {"behaviour", "ledger", "policy", "report"})
+
+    def checked(self, word: str) -> None:
+        """This witness was asked."""
+        self.unchecked.discard(word)
 
 
 @dataclass(frozen=True)
@@ -58,6 +83,12 @@ class Stored:
         """Where the model lies: the folder itself, or for ``validations/v<n>`` the student's own."""
         return self.folder.parent.parent if self.folder.parent.name == EARLIER_FOLDER else self.folder
 
+    @property
+    def in_force(self) -> Any:
+        """What the checklist keeps of the policy in force; None where none was accepted."""
+        evidence = self.checklist.get("evidence")
+        return evidence.get("policy_in_force") if isinstance(evidence, dict) else None
+
     @cached_property
     def analyzer(self) -> AccuracyAnalyzer:
         """The stored predictions and trades, held against their digests."""
@@ -69,11 +100,11 @@ class Stored:
         return self.analyzer.analyze()
 
 
-Check = Callable[[Stored, list[str]], list[Difference]]
-"""Stored files and a list to add notes to; returns differences."""
+Check = Callable[[Stored, Notes], list[Difference]]
+"""Stored files and notes to add to; returns differences."""
 
 
-def check_records(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_records(stored: Stored, notes: Notes) -> list[Difference]:
     """Every prediction and trade file against its digest, and no file that is not listed."""
     telemetry, listed, found = stored.folder / TELEMETRY_FOLDER, set(), []
     for entry in stored.results["files"]:
@@ -93,7 +124,7 @@ def check_records(stored: Stored, notes: list[str]) -> list[Difference]:
     ]
 
 
-def check_results(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_results(stored: Stored, notes: Notes) -> list[Difference]:
     """Financial metrics from daily returns and closed trades; the digests of predictions and runtime."""
     results, computed = stored.results, {}
     for role, returns in results["daily_returns"].items():
@@ -114,7 +145,7 @@ def check_results(stored: Stored, notes: list[str]) -> list[Difference]:
     ]
 
 
-def check_symbols(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_symbols(stored: Stored, notes: Notes) -> list[Difference]:
     """Each symbol's bars, sessions, closed trades and fees, from its prediction and trade files.
 
     Net P&L is marked at every close, and buy and hold leaves no trade file: both need the bars.
@@ -141,18 +172,18 @@ def check_symbols(stored: Stored, notes: list[str]) -> list[Difference]:
     ]
 
 
-def check_accuracy(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_accuracy(stored: Stored, notes: Notes) -> list[Difference]:
     """``validation_accuracy.json`` from the predictions."""
     return value_differences(read_json(stored.folder / ACCURACY_FILE), stored.accuracy, ACCURACY_FILE)
 
 
-def check_comparison(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_comparison(stored: Stored, notes: Notes) -> list[Difference]:
     """``comparison_baseline.json`` from the predictions and the stored financial metrics."""
     computed = compare_with_baseline(stored.results["metrics"], stored.accuracy)
     return value_differences(read_json(stored.folder / COMPARISON_FILE), computed, COMPARISON_FILE)
 
 
-def check_model(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_model(stored: Stored, notes: Notes) -> list[Difference]:
     """The model file is the one that was validated, and says of itself what the results say."""
     path, digests = stored.student / STUDENT_FILE, stored.results["digests"]
     place = f"{STUDENT_FILE}: digest"
@@ -164,9 +195,10 @@ def check_model(stored: Stored, notes: list[str]) -> list[Difference]:
     try:
         model = StudentModel.load(path)
     except FeatureSetError as problem:  # a user's own set, not registered in this process
-        notes.append(f"the model's behaviour digest was not computed again: {problem.message}")
+        notes.lines.append(f"the model's behaviour digest was not computed again: {problem.message}")
         return []
     facts = model_facts(model, stored.results["runtime"]["confidence_threshold"])
+    notes.checked("behaviour")
     said = {
         "behaviour": digests["model_behaviour"],
         "facts": stored.results["models"]["candidate"],
@@ -182,12 +214,12 @@ def check_model(stored: Stored, notes: list[str]) -> list[Difference]:
     return value_differences(said, own, STUDENT_FILE)
 
 
-def check_decision(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_decision(stored: Stored, notes: Notes) -> list[Difference]:
     """Checklist and evidence, judged again under the checklist's own policy and timestamp."""
     if not stored.checklist:
         return []
-    policy = Policy.from_dict(stored.checklist["policy"])
-    computed = judge(stored.folder, policy, stored.checklist["timestamp"])
+    policy, in_force = Policy.from_dict(stored.checklist["policy"]), stored.in_force
+    computed = judge(stored.folder, policy, stored.checklist["timestamp"], in_force)
     kept = stored.folder / EVIDENCE_FILE
     return [
         *value_differences(stored.checklist, computed.checklist, CHECKLIST_FILE),
@@ -195,85 +227,8 @@ def check_decision(stored: Stored, notes: list[str]) -> list[Difference]:
     ]
 
 
-def check_consistency(stored: Stored, notes: list[str]) -> list[Difference]:
+def check_consistency(stored: Stored, notes: Notes) -> list[Difference]:
     """What the checklist says follows from its own inputs."""
     if not stored.checklist:
         return []
     return [{"what": f"{CHECKLIST_FILE}: {line}"} for line in differences(stored.checklist)]
-
-
-def check_page(stored: Stored, notes: list[str]) -> list[Difference]:
-    """``promotion_checklist.md`` is the checklist, line for line."""
-    page = stored.folder / CHECKLIST_PAGE
-    if not stored.checklist or not page.is_file():
-        return []
-    said, computed = (
-        page.read_bytes().decode("utf-8").split("\n"),
-        render_markdown(stored.checklist).split("\n"),
-    )
-    found: list[Difference] = [
-        {"what": f"{CHECKLIST_PAGE}: line {number}", "stored": ours, "computed": theirs}
-        for number, (ours, theirs) in enumerate(zip_longest(said, computed), start=1)
-        if ours != theirs
-    ]
-    return found[:1] if len(said) != len(computed) else found
-
-
-def check_ledger(stored: Stored, notes: list[str]) -> list[Difference]:
-    """The trial ledger beside the models has seen these predictions, returns and this number of trials."""
-    path = ledger_above(stored.folder)
-    if path is None:
-        notes.append("no trial ledger lies above this folder; nothing there could be asked")
-        return []
-    return [{"what": line} for line in ledger_contradictions(TrialLedger(path), stored.results)]
-
-
-def check_report(stored: Stored, notes: list[str]) -> list[Difference]:
-    """The newest report that names this folder: its pages and these artifacts by digest."""
-    run = _report_of(stored)
-    if run is None:
-        notes.append(
-            f"no report in {stored.reports_dir.as_posix()} names these artifacts; no manifest was verified"
-        )
-        return []
-    return [{"what": line} for line in verify_manifest(run, stored.root)]
-
-
-def _report_of(stored: Stored) -> Path | None:
-    """The run whose manifest names the student's folder: the newest, or for ``validations/v<n>`` the nth."""
-    earlier = _NUMBERED.match(stored.folder.name) if stored.student != stored.folder else None
-    if stored.student != stored.folder and earlier is None:
-        return None
-    version = stored.results.get("model_version")
-    runs = [
-        (int(match["number"]), path)
-        for path in (stored.reports_dir.iterdir() if stored.reports_dir.is_dir() else ())
-        if (match := RUN_FOLDER.match(path.name))
-        and version in (None, match["version"])
-        and (path / MANIFEST).is_file()
-    ]
-    for number, path in sorted(runs, reverse=True):
-        if earlier and number != int(earlier[1]):
-            continue
-        named = stored.root / read_json(path / MANIFEST)["artifacts"]["folder"]
-        if named.resolve() == stored.student.resolve():
-            return path
-    return None
-
-
-CHECKS: Final[tuple[Check, ...]] = (
-    check_records,
-    check_results,
-    check_symbols,
-    check_accuracy,
-    check_comparison,
-    check_model,
-    check_decision,
-    check_consistency,
-    check_page,
-    check_ledger,
-    check_report,
-)
-"""In the order in which a reader wants to hear of a difference: the cause before what follows from it."""
-
-CHECKS_OF_A_CHECKLIST: Final[tuple[Check, ...]] = (check_consistency, check_page)

@@ -1,0 +1,362 @@
+"""Commands that change production: ``sqkit promote``, ``rollback``, ``halt``, ``resume`` and what follows them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from sqkit.cli.words import Json, Switch, app, group, show
+
+if TYPE_CHECKING:
+    from sqkit.production.changes import Production
+    from sqkit.production.promoter import Promoted, RolledBack, StudentModelPromoter
+
+quarantine = group("quarantine", "Models that were rolled back and must not come back unseen.")
+
+As = Annotated[str, Parameter(name="--as", negative=())]
+
+
+@app.command
+def promote(
+    *,
+    model: str,
+    enable: Switch = False,
+    env_file: str | None = None,
+    dry_run: Switch = False,
+    json: Json = False,
+) -> int:
+    """Put an approved student into production, as one transaction; there is no force.
+
+    The decision is verified first where the research extra is installed. Everything is checked
+    again under the lock; a refusal changes nothing.
+
+    Parameters
+    ----------
+    model
+        The student's ONNX file, below data/models.
+    enable
+        Also set SENSEQUANT_STUDENT_MODEL_ENABLED=true in what is printed and in --env-file.
+    env_file
+        File whose version pin and paths are brought in line in the same step, such as .env.
+    dry_run
+        Show every check and every step; write nothing.
+    json
+        Print the outcome as JSON.
+    """
+    promoter = _promoter()
+    if dry_run:
+        outcome = promoter.plan_promotion(model, enable=enable, env_file=env_file)
+        show(_promoted(outcome, planned=True), json, _promotion_lines(outcome, model, planned=True))
+        return next((check.error.exit_code for check in outcome.result.checks if check.error), 0)
+    _verify_first(model)
+    outcome = promoter.promote_model(model, enable=enable, env_file=env_file)
+    show(_promoted(outcome, planned=False), json, _promotion_lines(outcome, model, planned=False))
+    _refresh_index()
+    return 0
+
+
+def _verify_first(model: str) -> None:
+    """Compute the decision again where that is possible; what differs stands in verification.json and is refused."""
+    from sqkit.errors import SqkitError
+
+    try:
+        from sqkit.research.verification import verify, write_verification
+    except ModuleNotFoundError:
+        print(
+            "sqkit: the research extra is not installed; verification.json is taken as it is", file=sys.stderr
+        )
+        return
+    from sqkit.settings import Settings
+
+    folder = Path(model).parent
+    try:
+        outcome = verify(folder, reports_dir=Path(Settings().reports_dir))
+    except SqkitError:
+        return  # the checks name what is missing
+    unwritten = write_verification(folder, outcome)
+    if unwritten:
+        print(f"sqkit: {unwritten}", file=sys.stderr)
+
+
+def _promoted(outcome: Promoted, *, planned: bool) -> dict[str, Any]:
+    return {
+        **outcome.result.to_dict(),
+        "dry_run": planned,
+        "environment": list(outcome.environment),
+        "promotion": outcome.entry,
+        "steps": list(outcome.steps),
+    }
+
+
+def _promotion_lines(outcome: Promoted, model: str, *, planned: bool) -> list[str]:
+    if planned:
+        lines = outcome.result.lines()
+        if not outcome.result.can_promote:
+            return [*lines, f"{model}: would be refused; nothing was written"]
+        steps = [f"{number:2}. {step}" for number, step in enumerate(outcome.steps, 1)]
+        return [
+            *lines,
+            "",
+            *steps,
+            "",
+            *_environment(outcome.environment),
+            f"{model}: would be promoted; nothing was written",
+        ]
+    entry = outcome.entry
+    assert entry is not None
+    replaced = f", replaces {entry['replaces']['release']}" if entry["replaces"] else ", no earlier release"
+    notes = ["reduced control: fewer than three roles approve"] if entry["reduced_control"] else []
+    return [
+        *notes,
+        *_environment(outcome.environment),
+        f"promoted {entry['model_version']} in slot {entry['slot']}{replaced}",
+        f"archived as data/models/archive/{entry['release']}; audit line {entry['digest'][:12]}",
+    ]
+
+
+def _environment(lines: tuple[str, ...]) -> list[str]:
+    return ["set in the engine's environment:", *(f"  {line}" for line in lines)] if lines else []
+
+
+@app.command
+def rollback(
+    *,
+    slot: str = "default",
+    to: str = "",
+    reason: str = "",
+    as_: As = "",
+    env_file: str | None = None,
+    drill: Switch = False,
+    dry_run: Switch = False,
+    json: Json = False,
+) -> int:
+    """Go back to an earlier release at once; needs no approval, evidence, network or research extra.
+
+    Parameters
+    ----------
+    slot
+        default, or a strategy.
+    to
+        The date a release left production (YYYYMMDD), its archive folder, its version, or none for no
+        student; by default the release that was live before.
+    reason
+        Kept in the audit log.
+    as_
+        Who you are; by default the account's name.
+    env_file
+        File whose version pin is brought in line in the same step.
+    drill
+        Do it in a scratch folder instead; ticks the box "rollback tested" for 30 days.
+    dry_run
+        Show the target and every step; write nothing.
+    json
+        Print the outcome as JSON.
+    """
+    promoter = _promoter(as_)
+    if drill:
+        return _drill(promoter.production, slot, json)
+    planned = promoter.plan_rollback(to, slot=slot, reason=reason or "dry run", env_file=env_file)
+    for note in planned.target.notes:
+        print(f"sqkit: {note}", file=sys.stderr)
+    if planned.target.already:
+        show(
+            _rolled_back(planned),
+            json,
+            [f"slot {planned.slot}: already at {planned.target.described}; nothing to do"],
+        )
+        return 0
+    if dry_run:
+        steps = [f"{number:2}. {step}" for number, step in enumerate(planned.steps, 1)]
+        lines = [
+            f"slot {planned.slot}: would go back to {planned.target.described}",
+            "",
+            *steps,
+            "",
+            "nothing was written",
+        ]
+        show(_rolled_back(planned), json, lines)
+        return 0
+    print(
+        f"sqkit: slot {planned.slot}: going back to {planned.target.described}", file=sys.stderr, flush=True
+    )
+    done = promoter.rollback(to, slot=slot, reason=reason, env_file=env_file)
+    show(_rolled_back(done), json, _rollback_lines(done))
+    _refresh_index()
+    return 0
+
+
+def _rolled_back(outcome: RolledBack) -> dict[str, Any]:
+    release = outcome.target.release
+    return {
+        "already": outcome.target.already,
+        "environment": list(outcome.environment),
+        "notes": list(outcome.target.notes),
+        "rollback": outcome.entry,
+        "slot": outcome.slot,
+        "steps": list(outcome.steps),
+        "target": {"model": release.model, "release": release.name, "version": release.model_version}
+        if release
+        else None,
+    }
+
+
+def _rollback_lines(done: RolledBack) -> list[str]:
+    entry = done.entry
+    if entry is None:
+        return [f"slot {done.slot}: already at {done.target.described}; nothing to do"]
+    barred = [f"quarantined: {entry['quarantines'][:12]}"] if entry["quarantines"] else []
+    return [
+        *_environment(done.environment),
+        *barred,
+        f"slot {done.slot}: rolled back to {done.target.described}; audit line {entry['digest'][:12]}",
+        "nobody approved this: somebody else ratifies it with sqkit ratify",
+    ]
+
+
+def _drill(production: Production, slot: str, json: bool) -> int:
+    from sqkit.production.drill import drill
+
+    done = drill(production, slot)
+    said = "passed" if done.passed else "failed"
+    lines = [
+        *done.steps,
+        f"rollback drill {said} ({done.milliseconds} ms); audit line {done.entry['digest'][:12]}",
+    ]
+    show({"drill": done.entry}, json, lines)
+    return 0 if done.passed else 1
+
+
+@app.command
+def halt(*, reason: str, slot: str = "default", as_: As = "", json: Json = False) -> int:
+    """Stop the student of a slot at once: the engine runs its baseline. Needs nobody's permission.
+
+    Parameters
+    ----------
+    reason
+        Kept in the audit log.
+    slot
+        default, or a strategy.
+    as_
+        Who you are; by default the account's name.
+    json
+        Print the audit line as JSON.
+    """
+    from sqkit.production.interventions import halt as stop
+
+    production = _promoter(as_).production
+    entry = stop(production, slot, reason)
+    show({"halt": entry}, json, [f"slot {production.slot(slot).name}: halted; sqkit resume ends it"])
+    return 0
+
+
+@app.command
+def resume(*, slot: str = "default", reason: str = "", as_: As = "", json: Json = False) -> int:
+    """End a halt.
+
+    Parameters
+    ----------
+    slot
+        default, or a strategy.
+    reason
+        Kept in the audit log.
+    as_
+        Who you are; by default the account's name.
+    json
+        Print the audit line as JSON.
+    """
+    from sqkit.production.interventions import resume as go_on
+
+    production = _promoter(as_).production
+    entry = go_on(production, slot, reason)
+    said = "resumed" if entry else "is not halted; nothing to do"
+    show({"resume": entry}, json, [f"slot {production.slot(slot).name}: {said}"])
+    return 0
+
+
+@app.command
+def ratify(
+    *, slot: str = "default", comment: str = "", as_: As = "", key: str = "", json: Json = False
+) -> int:
+    """Agree to a rollback that somebody made without approval.
+
+    Parameters
+    ----------
+    slot
+        default, or a strategy.
+    comment
+        Kept in the audit log.
+    as_
+        Who you are; by default the account's name. Not whoever rolled back.
+    key
+        SSH key to sign with, where SENSEQUANT_PROMOTION_ALLOWED_SIGNERS is set.
+    json
+        Print the audit line as JSON.
+    """
+    from sqkit.production.interventions import ratify as agree
+
+    production = _promoter(as_).production
+    entry = agree(production, slot, comment, key=Path(key) if key else None, terminal=sys.stdin.isatty())
+    show(
+        {"ratify": entry},
+        json,
+        [f"slot {entry['slot']}: the rollback is ratified by {entry['actor']['name']}"],
+    )
+    return 0
+
+
+@quarantine.command(name="release")
+def quarantine_release(
+    digest: str, /, *, reason: str, slot: str = "default", as_: As = "", json: Json = False
+) -> int:
+    """Let bytes that were rolled back be promoted, or be gone back to, again.
+
+    Parameters
+    ----------
+    digest
+        At least 8 digits of the model's SHA-256.
+    reason
+        Kept in the audit log.
+    slot
+        default, or a strategy.
+    as_
+        Who you are; by default the account's name.
+    json
+        Print the audit line as JSON.
+    """
+    from sqkit.production.interventions import release_quarantine
+
+    entry = release_quarantine(_promoter(as_).production, slot, digest, reason)
+    show({"quarantine_release": entry}, json, [f"slot {entry['slot']}: {entry['model'][:12]} is released"])
+    return 0
+
+
+def _refresh_index() -> None:
+    """Let the index of reports say what is live now, where there is one; a rollback does not hang on it."""
+    from sqkit.settings import Settings
+
+    reports_dir = Path(Settings().reports_dir)
+    if not (reports_dir / "index.html").is_file():
+        return
+    try:
+        from sqkit.research.report_index import build_index
+
+        build_index(reports_dir)
+    except Exception as problem:  # noqa: BLE001 - production has changed already; this is a page
+        print(f"sqkit: the index of reports was not rebuilt ({problem}); run sqkit report", file=sys.stderr)
+
+
+def _promoter(name: str = "") -> StudentModelPromoter:
+    from sqkit.people import Actor
+    from sqkit.production.promoter import StudentModelPromoter
+    from sqkit.settings import Settings
+
+    return StudentModelPromoter(
+        Settings(),
+        actor=Actor.here(name),
+        environ=os.environ,
+        say=lambda line: print(f"sqkit: {line}", file=sys.stderr, flush=True),
+    )

@@ -1,0 +1,172 @@
+"""Adding a fact to the book of approvals: under a lock, signed, written durably, the page drawn again.
+
+Shared by everything that signs off (`sqkit.production.approvals`, `sqkit.production.live_boxes`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_PAGE
+from sqkit.errors import SignatureRefused, SqkitError, UsageError
+from sqkit.files import exclusive, write_json
+from sqkit.people import Actor
+from sqkit.production.approval_book import Book, new_fact, require_clock
+from sqkit.production.approval_desk import Desk, open_desk
+from sqkit.production.approval_facts import Fact, is_note, is_text, made_at, namespace_of, signed_text
+from sqkit.production.approval_standing import FULL_CONTROL, Standing
+from sqkit.production.approval_view import TYPED_NAMES, control_line, render_view
+from sqkit.production.approval_voices import agrees
+from sqkit.production.audit import instant
+from sqkit.production.boxes import BoxState
+from sqkit.production.signing import principal_of, sign
+from sqkit.settings import Settings
+
+_LOCK: Final = ".approvals.lock"
+_MOST_CHARACTERS: Final = 2000
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who speaks.
+
+    Attributes
+    ----------
+    name
+        As typed; empty: whom the key belongs to, else the account.
+    key
+        SSH key to sign with; needed where a signers file is set.
+    terminal
+        Whether a person sits at a terminal and may be asked for a passphrase.
+    """
+
+    name: str = ""
+    key: Path | None = None
+    terminal: bool = False
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A fact that was added, and how the candidate stands now.
+
+    Attributes
+    ----------
+    model
+        Path of the model as typed.
+    done
+        What was done, for a person.
+    notes
+        What they should know beside.
+    """
+
+    model: str
+    fact: Fact
+    done: str
+    standing: Standing
+    boxes: tuple[BoxState, ...]
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For a person: what was done, what is missing, what to know."""
+        model = shlex.quote(self.model)
+        lines = [f"{self.done} (fact {self.fact['id']})"]
+        lines += [
+            f"missing: {problem.message.replace('--model MODEL', f'--model {model}')}"
+            for problem in self.standing.problems
+        ]
+        lines += [
+            f"open box: {box.title} ({box.box}): {box.open_because}"
+            for box in self.boxes
+            if box.required and not box.ticked
+        ]
+        if len(lines) == 1:
+            lines.append(f"nothing is missing: sqkit promote --model {model} --dry-run")
+        return [*lines, *self.notes]
+
+
+@contextlib.contextmanager
+def writing(model_path: str | Path, settings: Settings, root: Path, now: dt.datetime) -> Iterator[Desk]:
+    """The candidate, read again while nobody else adds a fact."""
+    desk = open_desk(model_path, settings=settings, root=root, now=now)
+    with exclusive(desk.candidate.folder, "approval", name=_LOCK):
+        desk = open_desk(model_path, settings=settings, root=root, now=now)
+        require_clock(desk.book, now, str(Path(model_path).parent / APPROVALS_FILE))
+        yield desk
+
+
+def made_fact(desk: Desk, book: Book, said: Mapping[str, Any], signer: Signer, *, key_needed: bool) -> Fact:
+    """The fact, signed where signatures are asked for; its name is then that of whom the key belongs to."""
+    require_text(signer.name, "--as", needed=False)
+    who = Actor.here(signer.name)
+    newest = book.facts[-1]["at"] if book.facts else ""
+    common = {**said, "at": max(instant(desk.now), newest), "user": who.user, "host": who.host}
+    fact = new_fact(book, {**common, "name": who.name})
+    if desk.signers is None and signer.key is not None:
+        raise UsageError(
+            f"--key {signer.key}: no signers file is set, so nobody could verify the signature; set "
+            "SENSEQUANT_PROMOTION_ALLOWED_SIGNERS, or leave --key out"
+        )
+    if desk.signers is None or (signer.key is None and not key_needed):
+        return fact
+    if signer.key is None:
+        raise SignatureRefused(
+            f"has to be signed here (SENSEQUANT_PROMOTION_ALLOWED_SIGNERS={desk.settings.promotion_allowed_signers}); "
+            "give --key the path of your SSH key"
+        )
+    signed = _signed(fact, signer, desk.signers)
+    if agrees(who.name, signed["principal"]):
+        return signed
+    if signer.name:
+        raise SignatureRefused(
+            f"--as {signer.name}: the key {signer.key} is that of {signed['principal']}; leave --as out, or sign with "
+            "your own key",
+            principal=signed["principal"],
+        )
+    return _signed(new_fact(book, {**common, "name": signed["principal"]}), signer, desk.signers)
+
+
+def _signed(fact: Fact, signer: Signer, signers: str) -> Fact:
+    """The fact with its signature, which is verified at once."""
+    assert signer.key is not None
+    text, namespace = signed_text(fact), namespace_of(fact)
+    signature = sign(text, signer.key, namespace, terminal=signer.terminal)
+    principal = principal_of(text, signature, signers, namespace, made_at(fact))
+    return {**fact, "principal": principal, "signature": signature}
+
+
+def recorded(desk: Desk, book: Book, fact: Fact, done: str) -> Recorded:
+    """Write the book, draw the page again, and say how the candidate stands."""
+    folder = desk.candidate.folder
+    write_json(folder / APPROVALS_FILE, book.to_dict())
+    notes = []
+    if fact["principal"] is None:
+        notes.append(TYPED_NAMES)
+    if len(desk.policy.required_approvals) < FULL_CONTROL:
+        notes.append(control_line(len(desk.policy.required_approvals)))
+    try:
+        render_view(folder, settings=desk.settings, root=desk.root, now=desk.now)
+    except (SqkitError, OSError) as problem:  # a view; the fact is on disk
+        notes.append(f"{CHECKLIST_PAGE} was not drawn again: {problem}")
+    return Recorded(
+        str(desk.candidate.typed), fact, done, desk.standing(book), desk.boxes(book), tuple(notes)
+    )
+
+
+def proof_words(word: str, fact: Fact) -> str:
+    """Who did something, and whether that is proved."""
+    proof = f"signed, {fact['principal']}" if fact["principal"] else "typed name, not authenticated"
+    return f"{word} by {fact['name']} ({proof})"
+
+
+def require_text(value: str, flag: str, *, needed: bool) -> None:
+    """Refuse (UsageError) what is not one line of text of a usable length."""
+    fits = is_text(value) if needed else is_note(value)
+    if not fits or len(value) > _MOST_CHARACTERS:
+        asked = "one line of text" if needed else "one line of text, or leave it out"
+        raise UsageError(f"{flag}: give {asked}, at most {_MOST_CHARACTERS} characters", flag=flag)

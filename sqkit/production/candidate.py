@@ -1,0 +1,199 @@
+"""A candidate: the files of a student's folder that a promotion is about, each read exactly once.
+
+Checks, approvals and the archive all work on these bytes, so what was examined is what is archived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqkit.artifacts import (
+    ACCURACY_FILE,
+    APPROVALS_FILE,
+    CHECKLIST_FILE,
+    COMPARISON_FILE,
+    EVIDENCE_FILE,
+    PARITY_FILE,
+    RESULTS_FILE,
+    STUDENT_FILE,
+    VERIFICATION_FILE,
+)
+from sqkit.errors import ArtifactChanged, ModelFileMissing, ModelPathRefused
+from sqkit.files import parse_json, sha256_bytes
+from sqkit.model_file import read_model_bytes
+from sqkit.report_manifest import MANIFEST, run_naming
+from sqkit.settings import Settings
+from sqkit.student import read_metadata
+
+RELEASE_FILES: Final = (
+    STUDENT_FILE,
+    CHECKLIST_FILE,
+    EVIDENCE_FILE,
+    RESULTS_FILE,
+    ACCURACY_FILE,
+    COMPARISON_FILE,
+    PARITY_FILE,
+    VERIFICATION_FILE,
+    APPROVALS_FILE,
+    MANIFEST,
+)
+"""What a release holds: the model and everything its decision names, but for the single predictions."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What was read of a student's folder and of its report's manifest.
+
+    Attributes
+    ----------
+    model_path
+        As resolved below the project's root; the other files lie beside it.
+    typed
+        The path as given, relative to the project's root: what messages name.
+    files
+        Name of `RELEASE_FILES` to bytes; a file that is not there is absent here.
+    report
+        Folder of the report whose manifest names these artifacts; None where there is none.
+    """
+
+    model_path: Path
+    typed: str
+    files: Mapping[str, bytes]
+    report: Path | None
+    _parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The student's folder."""
+        return self.model_path.parent
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The model's metadata, from the very bytes that were read."""
+        if _ABOUT not in self._parsed:
+            self._parsed[_ABOUT] = read_metadata(self.require(STUDENT_FILE), Path(self.typed))
+        return self._parsed[_ABOUT]  # type: ignore[no-any-return]
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file that is there."""
+        return sha256_bytes(self.require(name))
+
+    def require(self, name: str) -> bytes:
+        """The bytes of a file; a missing one is a refusal.
+
+        Raises
+        ------
+        ArtifactChanged
+            The file is not there.
+        """
+        if name not in self.files:
+            raise ArtifactChanged(
+                f"{Path(self.typed).parent / name}: missing; {_WAYS_OUT.get(name, 'validate the model again with sqkit validate')}",
+                artifact=name,
+            )
+        return self.files[name]
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file as an object, read strictly.
+
+        Raises
+        ------
+        ArtifactChanged
+            The file is not there, or is no strict JSON object.
+        """
+        if name not in self._parsed:
+            self._parsed[name] = strict_object(self.require(name), Path(self.typed).parent / name)
+        return self._parsed[name]  # type: ignore[no-any-return]
+
+
+_ABOUT: Final = "metadata of the model"
+
+_WAYS_OUT: Final = {
+    MANIFEST: "no report in the reports folder names these artifacts; validate the model again with sqkit validate",
+    VERIFICATION_FILE: "run sqkit verify on the student's folder",
+    APPROVALS_FILE: "approve with sqkit approve",
+}
+
+
+def strict_object(data: bytes, place: Path) -> dict[str, Any]:
+    """A JSON object from bytes, read strictly.
+
+    Raises
+    ------
+    ArtifactChanged
+        It is not strict JSON, or no object.
+    """
+    value = parse_json(data, place)
+    if not isinstance(value, dict):
+        raise ArtifactChanged(f"{place}: is no JSON object; write it again", path=str(place))
+    return value
+
+
+def candidate_path(model_path: str | Path, models_dir: Path, root: Path = Path()) -> Path:
+    """Where a candidate lies; a symlink, and a place outside the models folder, are refused.
+
+    Raises
+    ------
+    ModelPathRefused
+        A part of the path is a symlink, or it leads outside the models folder.
+    """
+    place = root / model_path
+    if place.is_symlink() or place.parent.is_symlink():
+        raise ModelPathRefused(
+            f"{model_path}: is a symlink; give the path of the model file itself", path=str(model_path)
+        )
+    base, full = models_dir.resolve(), place.resolve()
+    if base not in full.parents:
+        raise ModelPathRefused(
+            f"{model_path}: lies outside the models folder {models_dir}; train or copy the student's folder there",
+            path=str(model_path),
+        )
+    return place
+
+
+def read_candidate(
+    model_path: str | Path, *, settings: Settings, models_dir: Path, root: Path = Path()
+) -> Candidate:
+    """Read everything a promotion is about, each file once.
+
+    Raises
+    ------
+    ModelPathRefused, ModelFileMissing, PickleRefused, ModelFileInvalid
+        The model cannot be one.
+    ArtifactChanged
+        An artifact cannot be read.
+    """
+    place = candidate_path(model_path, models_dir, root)
+    if place.name != STUDENT_FILE:
+        raise ModelFileMissing(
+            f"{model_path}: a candidate's file is called {STUDENT_FILE}; give the path of that file",
+            path=str(model_path),
+        )
+    files = {STUDENT_FILE: read_model_bytes(place)}
+    for name in RELEASE_FILES[1:-1]:
+        data = _read(place.parent / name)
+        if data is not None:
+            files[name] = data
+    typed = place.parent.relative_to(root).as_posix() if root in place.parents else place.parent.as_posix()
+    report = run_naming(root / settings.reports_dir, typed, sha256_bytes(files.get(CHECKLIST_FILE, b"")))
+    if report is not None:
+        data = _read(report / MANIFEST)
+        if data is not None:
+            files[MANIFEST] = data
+    return Candidate(place, str(model_path), files, report)
+
+
+def _read(path: Path) -> bytes | None:
+    if path.is_symlink():
+        raise ArtifactChanged(f"{path}: is a symlink; put the file itself there", path=str(path))
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise ArtifactChanged(
+            f"{path}: cannot be read ({problem.strerror}); correct its rights", path=str(path)
+        ) from None

@@ -1,0 +1,153 @@
+"""What is wrong with settings and production, one line each, and what can be mended without a person.
+
+``sqkit doctor`` calls `find_problems` and, with ``--fix``, `mend`. Finding never writes. Mending does what the next
+promotion would do first: finish what a crash left, under the slots' locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqkit.artifacts import ARCHIVE_FOLDER, RELEASE_FILE
+from sqkit.audit_log import AUDIT_FILE, AUDIT_FORM, UNMANAGED
+from sqkit.chain import Entry, head_file, head_of, kept_head
+from sqkit.errors import AuditBroken, SettingsError, SqkitError
+from sqkit.production.archive import archive_differences, is_sealed, leftovers
+from sqkit.production.audit import AuditLog
+from sqkit.production.changes import Production
+from sqkit.production.slot_check import halt_problems, lone_problems, model_problems, slot_problems
+from sqkit.production.slot_state import SlotState, fold
+from sqkit.production.slots import Slot, all_slots, models_folder
+from sqkit.production.webhook import webhook_problems
+from sqkit.settings import Settings
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes
+    ----------
+    what
+        One line: what, where, and what to do.
+    mends
+        Whether `mend` puts it right.
+    """
+
+    what: str
+    mends: bool = False
+
+
+def find_problems(settings: Settings, root: Path = Path()) -> list[Problem]:
+    """Settings, webhook, audit log, interrupted work, production and halts; nothing is written."""
+    said = [*settings.startup_problems(), *webhook_problems(settings)]
+    try:
+        slots = all_slots(settings, root)
+    except SettingsError as shared:
+        said += [] if any("share the folder" in line for line in said) else [str(shared)]
+        return [Problem(line) for line in said]
+    found = [Problem(line) for line in said]
+    models_dir = models_folder(settings, root)
+    if not (models_dir / AUDIT_FILE).exists() and not (models_dir / ARCHIVE_FOLDER).is_dir():
+        return found + [Problem(line) for slot in slots for line in lone_problems(slot)]
+    try:
+        entries = AuditLog(models_dir, tuple(slot.release_path for slot in slots)).entries()
+    except AuditBroken as broken:
+        return [*found, Problem(f"{broken}; sqkit verify --audit names every place")]
+    found += _head_problem(models_dir, entries)
+    found += _leftover_problems(models_dir, entries)
+    for slot in slots:
+        found += _slot_problems(models_dir, entries, slot)
+    return found
+
+
+def _head_problem(models_dir: Path, entries: Sequence[Entry]) -> Iterator[Problem]:
+    log = models_dir / AUDIT_FILE
+    kept = kept_head(log, AUDIT_FORM)
+    if entries and kept != head_of(list(entries)):
+        yield Problem(
+            f"{head_file(log)}: does not name line {len(entries)}, the last of {AUDIT_FILE}; whoever wrote that was "
+            "interrupted, look at it with sqkit history",
+            mends=True,
+        )
+
+
+def _leftover_problems(models_dir: Path, entries: Sequence[Entry]) -> Iterator[Problem]:
+    named = {entry["release"] for entry in entries if "files" in entry}
+    for path in leftovers(models_dir, named):
+        yield Problem(
+            f"{path}: stored by a promotion that never counted, was interrupted or is under way", mends=True
+        )
+
+
+def _slot_problems(models_dir: Path, entries: Sequence[Entry], slot: Slot) -> Iterator[Problem]:
+    state = fold(entries, slot.name)
+    for release in state.releases.values():
+        if not is_sealed(models_dir, release.name) and not archive_differences(
+            models_dir, release.name, release.files
+        ):
+            yield Problem(
+                f"{ARCHIVE_FOLDER}/{release.name}: has no {RELEASE_FILE}; the promotion was interrupted after it counted",
+                mends=True,
+            )
+    damaged = archive_differences(models_dir, state.live.name, state.live.files) if state.live else []
+    for line in damaged:
+        yield Problem(f"{line}; it is live in slot {slot.name}: restore it from a backup, or roll back")
+    managed = state.placed_by is not None and state.placed_by["kind"] != UNMANAGED
+    halts = halt_problems(slot, state)
+    for line in slot_problems(models_dir, entries, slot):
+        if line in halts:
+            yield _halt_problem(line, state)
+        elif managed:
+            yield Problem(line, mends=not damaged or line not in model_problems(slot, state))
+        else:
+            yield Problem(f"{line}; promote a model, and what lies there is archived as unmanaged")
+
+
+def _halt_problem(line: str, state: SlotState) -> Problem:
+    if state.halted is not None:
+        return Problem(line, mends=True)
+    return Problem(f"{line}; sqkit halt puts it into the log, sqkit resume ends it")
+
+
+def mend(production: Production) -> list[str]:
+    """Finish what was interrupted; what was done and what could not be, one line each.
+
+    Raises
+    ------
+    AuditBroken
+        The log does not hold: nothing is touched.
+    """
+    done: list[str] = []
+    production.say = done.append
+    entries = production.log.entries()
+    for slot in all_slots(production.settings, production.root):
+        if not slot.folder.exists() and fold(entries, slot.name).placed_by is None:
+            continue
+        try:
+            with production.changing(slot):
+                pass
+        except SqkitError as problem:
+            done.append(f"slot {slot.name} could not be mended: {problem}")
+    with contextlib.suppress(AuditBroken):
+        if entries and kept_head(production.log.path, AUDIT_FORM) != head_of(production.log.entries()):
+            with production.log.writing():  # leaving it notes the last line
+                done.append(f"noted the last line of {AUDIT_FILE} in {head_file(production.log.path).name}")
+    return done
+
+
+def doctor_lines(done: Sequence[str], problems: Sequence[Problem]) -> list[str]:
+    """For a person: what was mended, what is wrong, and what to do about it, the count last."""
+    lines = [f"mended: {line}" if "could not" not in line else line for line in done]
+    lines += [problem.what for problem in problems]
+    if not problems:
+        return [*lines, "no problems"]
+    mends = sum(problem.mends for problem in problems)
+    count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+    return [
+        *lines,
+        f"{count}; sqkit doctor --fix mends {'it' if len(problems) == 1 else mends}" if mends else count,
+    ]
