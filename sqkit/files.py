@@ -148,6 +148,7 @@ def output_errors(path: Path) -> Iterator[None]:
             errno.EFBIG: "the file size limit was reached; raise it (ulimit -f) and run again",
             errno.EACCES: "no permission to write here; choose another folder or change its rights",
             errno.EPERM: "no permission to write here; choose another folder or change its rights",
+            errno.EIO: "the disk reports an error; check it and run again",
             errno.EROFS: "the file system is read-only; choose another folder",
             errno.EEXIST: "a file is in the way of this folder; choose another folder",
             errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
@@ -209,8 +210,10 @@ def write_bytes(path: Path, data: bytes, *, alone: bool = False) -> None:
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
             fsync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):  # on a read-only disk not even what is not there can be removed
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str, *, alone: bool = False) -> None:

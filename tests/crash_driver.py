@@ -19,14 +19,14 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import BuiltinFunctionType, FrameType, TracebackType
 from typing import Any, Final, Self
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
-_ONE_THREAD: Final = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class JobFailed(AssertionError):
@@ -34,13 +34,22 @@ class JobFailed(AssertionError):
 
 
 class Warm:
-    """The process, for a test; a context manager."""
+    """The process, for a test; a context manager.
+
+    Parameters
+    ----------
+    prefix
+        A command that starts it, such as one that takes away rights.
+    """
+
+    def __init__(self, prefix: Sequence[str] = ()) -> None:
+        self._prefix = prefix
 
     def __enter__(self) -> Self:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SENSEQUANT_")}
         kept.pop("SOURCE_DATE_EPOCH", None)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.crash_driver import serve; serve()"],
+            [*self._prefix, sys.executable, "-c", "from tests.crash_driver import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -165,6 +174,8 @@ def _reply_of(function: Callable[..., Any], arguments: Any) -> dict[str, Any]:
         reply["value"] = function(*arguments)
     except SqkitError as refusal:
         reply |= {"error": type(refusal).__name__, "message": str(refusal), "exit_code": refusal.exit_code}
+    except OSError as problem:  # no refusal of sqkit's: it should have been one
+        reply |= {"error": type(problem).__name__, "message": traceback.format_exc()[-900:]}
     except BaseException:  # noqa: BLE001 - a child never leaves this function
         reply["failure"] = traceback.format_exc()
     return reply
@@ -184,6 +195,18 @@ _CALLS: Final = ("write", "flush", "fsync", "truncate")
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call that touches the disk: what it is called, the file, and where a rename leads."""
+
+    name: str
+    path: Path
+    target: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.path.name}"
+
+
 @dataclass
 class Points:
     """Every moment at which this process is about to change the disk, in order.
@@ -195,44 +218,63 @@ class Points:
     Attributes
     ----------
     act
-        Called with the number of the point (from 0) and its name before what it names is done; it may
-        kill the process or raise.
-    names
-        What was seen, as ``call file``.
+        Called with the number of the point (from 0) before the call is made; it may kill the process or
+        raise.
+    calls
+        What was seen.
     """
 
-    act: Callable[[int, str], None] = lambda number, name: None
-    names: list[str] = field(default_factory=list)
+    act: Callable[[int, Call], None] = lambda number, call: None
+    calls: list[Call] = field(default_factory=list)
+    _acting: bool = False
 
     def watch(self) -> Self:
         """Begin; there is no end but that of the process."""
         sys.addaudithook(self._event)
-        sys.setprofile(self._call)
+        sys.setprofile(self._profile)
         return self
 
     def _event(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._acting:
+            return
         if event == "open":
             path, _, flags = arguments
             if flags & _WRITING and not isinstance(path, int):
                 self._reach("open", path)
-        elif event in _EVENTS and not (event == "os.mkdir" and os.path.isdir(arguments[0])):
+        elif event == "os.rename":
+            self._reach("rename", *arguments[:2])
+        elif event in _EVENTS and not (event == "os.mkdir" and Path(arguments[0]).is_dir()):
             self._reach(_EVENTS[event], arguments[0])
 
-    def _call(self, frame: FrameType, event: str, function: Any) -> None:
+    def _profile(self, frame: FrameType, event: str, function: Any) -> None:
         if event != "c_call" or not isinstance(function, BuiltinFunctionType):
             return
-        if function.__name__ in _CALLS:
-            owner = function.__self__
-            if isinstance(owner, io.FileIO | io.BufferedWriter):
-                self._reach(function.__name__, owner.name)
-            elif function.__name__ == "fsync":
-                self._reach("fsync", "")
+        if function.__name__ in _CALLS and isinstance(function.__self__, io.FileIO | io.BufferedWriter):
+            self._reach(function.__name__, _open_file(function.__self__.fileno()))
+        elif function.__name__ == "fsync":
+            self._reach("fsync", _open_file(_flushed_in(frame)))
 
-    def _reach(self, name: str, path: Any) -> None:
-        shown = "" if isinstance(path, int) else Path(os.fsdecode(path)).name
-        number = len(self.names)
-        self.names.append(f"{name} {shown}".strip())
-        self.act(number, name)
+    def _reach(self, name: str, path: Any, target: Any = None) -> None:
+        call = Call(name, Path(os.fsdecode(path)), None if target is None else Path(os.fsdecode(target)))
+        self.calls.append(call)
+        self._acting = True
+        try:
+            self.act(len(self.calls) - 1, call)
+        except OSError:
+            sys.setprofile(None)  # what raises in a profiler is not asked again; the audit hook goes on
+            raise
+        finally:
+            self._acting = False
+
+
+def _flushed_in(frame: FrameType) -> int:
+    """The descriptor that a function is about to flush: it holds it as `stream` or as `handle`."""
+    known = frame.f_locals
+    return known["stream"].fileno() if "stream" in known else known["handle"]  # type: ignore[no-any-return]
+
+
+def _open_file(handle: int) -> Path:
+    return Path(os.readlink(f"/proc/self/fd/{handle}"))
 
 
 def die() -> None:
@@ -240,22 +282,22 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_at(point: int) -> Callable[[int, str], None]:
+def kill_at(point: int) -> Callable[[int, Call], None]:
     """What `Points` does to be killed at one point."""
 
-    def act(number: int, name: str) -> None:
+    def act(number: int, call: Call) -> None:
         if number == point:
             die()
 
     return act
 
 
-def fail_at(point: int, code: int) -> Callable[[int, str], None]:
-    """What `Points` does so that one call fails as the operating system would."""
+def fail_at(point: int, code: int) -> Callable[[int, Call], None]:
+    """What `Points` does so that one call fails as the operating system would have it fail."""
 
-    def act(number: int, name: str) -> None:
+    def act(number: int, call: Call) -> None:
         if number == point:
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, os.strerror(code), str(call.path))
 
     return act
 

@@ -80,8 +80,9 @@ def make_candidate(
         if not restore(kept, root):
             before = _digests(root)
             _run(root, ["-m", "tests.factory", version_tag, str(seed)], variables)
-            after = _digests(root)
-            keep(kept, root, [name for name, digest in after.items() if before.get(name) != digest])
+            made = [name for name, digest in _digests(root).items() if before.get(name) != digest]
+            if _sources() == inputs["sources"]:  # nobody edited sqkit meanwhile
+                keep(kept, root, made)
     model = root / student / "student_model.onnx"
     if approved:
         approve_candidate(root, model, now or clock_of(version_tag), environment)
@@ -210,8 +211,6 @@ def _train_and_validate(version_tag: str, seed: int) -> None:
 
 def inputs_of(root: Path, version_tag: str, seed: int, variables: Mapping[str, str]) -> dict[str, object]:
     """Everything the unapproved part of a candidate follows from."""
-    places = [PROJECT / "sqkit", PROJECT / "notebooks", PROJECT / "constraints.txt", Path(__file__)]
-    sources = [path for place in places for path in ([place] if place.is_file() else place.rglob("*"))]
     read = [root / name for name in (".env", "constraints.txt", "data/models/trials.jsonl")]
     read += [*(root / BARS).glob("*.parquet"), *(root / "data/models").glob("**/student_model.onnx")]
     reports = root / "reports"
@@ -221,11 +220,7 @@ def inputs_of(root: Path, version_tag: str, seed: int, variables: Mapping[str, s
         "variables": dict(variables),
         "author": account_name(),
         "interpreter": [sys.version, *(f"{name} {installed_version(name)}" for name in _LIBRARIES)],
-        "sources": {
-            path.relative_to(PROJECT).as_posix(): sha256_file(path)
-            for path in sources
-            if path.is_file() and "__pycache__" not in path.parts
-        },
+        "sources": _sources(),
         "files": {path.relative_to(root).as_posix(): sha256_file(path) for path in read if path.is_file()},
         "reports": sorted(path.name for path in reports.glob("*-v*") if RUN_FOLDER.match(path.name)),
         "policies": _policies(root / "data/models/audit.jsonl"),
@@ -242,6 +237,16 @@ _LIBRARIES: Final = (
     "pandas",
     "scikit-learn",
 )
+
+
+def _sources() -> dict[str, str]:
+    places = [PROJECT / "sqkit", PROJECT / "notebooks", PROJECT / "constraints.txt", Path(__file__)]
+    found = [path for place in places for path in ([place] if place.is_file() else place.rglob("*"))]
+    return {
+        path.relative_to(PROJECT).as_posix(): sha256_file(path)
+        for path in found
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 def _policies(audit: Path) -> list[object]:

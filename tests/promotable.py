@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -97,6 +98,11 @@ class Promotable:
         settings = {name: value for name, value in changes.items() if name not in ours}
         known = self.settings.model_dump(include=self.settings.model_fields_set)
         return replace(self, settings=Settings(_env_file=None, **(known | settings)), **ours)
+
+    def copied(self, root: Path) -> Promotable:
+        """The same project in another folder."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        return replace(self, root=root)
 
     def examine(self) -> PromotionValidationResult:
         """Every check; what was on disk is there to the byte afterwards."""

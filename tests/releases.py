@@ -6,22 +6,39 @@ ONNX models made by hand. What the checks ask is tested elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_FILE, STUDENT_FILE
-from sqkit.audit_log import AUDIT_FILE
+from sqkit.audit_log import (
+    ATTEST,
+    AUDIT_FILE,
+    DRILL,
+    HALT,
+    POLICY,
+    PROMOTE,
+    QUARANTINE_RELEASE,
+    RATIFY,
+    RESUME,
+    ROLLBACK,
+    UNMANAGED,
+    require_content,
+)
 from sqkit.chain import Entry
-from sqkit.files import canonical_json, sha256_bytes
+from sqkit.files import canonical_json, sha256_bytes, sha256_json
 from sqkit.people import Actor
+from sqkit.production.audit import instant
 from sqkit.production.changes import Production
 from sqkit.production.promotion import Place, Promotion, promote
 from sqkit.production.release import ServedRelease, read_release, served_release
 from sqkit.production.rollback import find_target, roll_back, rollback_content
-from sqkit.production.slot_state import SlotState
+from sqkit.production.slot_state import SlotState, fold
 from sqkit.production.slots import Slot, slot_named
 from sqkit.report_manifest import MANIFEST
 from sqkit.settings import Settings
@@ -180,6 +197,20 @@ def files_below(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+@contextlib.contextmanager
+def machine_zone(zone: str) -> Iterator[None]:
+    """Another zone for this machine."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = zone
+    time.tzset()
+    try:
+        yield
+    finally:
+        del os.environ["TZ"]
+        os.environ |= {"TZ": before} if before is not None else {}
+        time.tzset()
+
+
 def promotion_of(number: int, strategy: str = "swing", market: str = "us") -> Promotion:
     """A release that nobody checked: a real model, and files in the place of the others."""
     version = f"202401{number % 28 + 1:02d}_{number:06d}"
@@ -207,3 +238,122 @@ def promotion_of(number: int, strategy: str = "swing", market: str = "us") -> Pr
         "symbols": ["AAA"],
     }
     return Promotion(files, content)
+
+
+CONTENTS: Final[dict[str, dict[str, Any]]] = {
+    PROMOTE: {
+        "approvals": {"ml_lead": {"name": "Asha", "signed": False}},
+        "boxes": {"baseline-archived": "no earlier release"},
+        "digests": {"model": "a" * 64, "policy": "b" * 64},
+        "environment": {"file": ".env", "lines": ["SENSEQUANT_STUDENT_MODEL_VERSION=20240101_000001"]},
+        "files": {STUDENT_FILE: "a" * 64},
+        "market": "us",
+        "model_version": "20240101_000001",
+        "reduced_control": False,
+        "release": "20250101_120000_aaaaaaaa",
+        "replaces": {"release": "20241201_120000_cccccccc", "model": "c" * 64},
+        "strategy": "swing",
+        "symbols": ["AAA"],
+    },
+    ROLLBACK: {
+        "alert": {"reason": "precision fell"},
+        "automatic": True,
+        "environment": None,
+        "model": "a" * 64,
+        "model_version": "20240101_000001",
+        "quarantines": "b" * 64,
+        "reason": "precision fell",
+        "release": "20250101_120000_aaaaaaaa",
+        "replaces": {"release": "20250301_120000_bbbbbbbb", "model": "b" * 64},
+    },
+    UNMANAGED: {"release": "20250101_120000_aaaaaaaa", "model": "a" * 64, "files": {STUDENT_FILE: "a" * 64}},
+    HALT: {"reason": "the feed"},
+    RESUME: {"reason": ""},
+    RATIFY: {"rollback": "a" * 64, "comment": "", "statement": None, "signature": None, "signers": None},
+    QUARANTINE_RELEASE: {"model": "a" * 64, "reason": "it was the feed"},
+    POLICY: {
+        "policy": {"min_days": 60},
+        "policy_digest": "a" * 64,
+        "reason": "",
+        "statement": None,
+        "signature": None,
+        "signers": None,
+    },
+    DRILL: {"passed": True, "steps": ["one"], "milliseconds": 3},
+    ATTEST: {"box": "config-updated", "note": "", "release": "20250101_120000_aaaaaaaa"},
+}
+"""For each kind of line something that it may say."""
+
+
+class Lines:
+    """Lines of an audit log that lies nowhere: well formed, each with a digest of its own."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.models: dict[str, str] = {}
+
+    def add(self, kind: str, slot: str = "default", **said: Any) -> Entry:
+        """One more line; what is not given is as in `CONTENTS`."""
+        at = START + dt.timedelta(minutes=len(self.entries))
+        content = {
+            **CONTENTS[kind],
+            **said,
+            "actor": ASHA.to_dict(),
+            "at": instant(at),
+            "date": at.date().isoformat(),
+            "slot": slot,
+            "sqkit_version": "0",
+        }
+        require_content(kind, content)
+        entry = {**content, "kind": kind, "previous": str(len(self.entries))}
+        self.entries.append({**entry, "digest": sha256_json(entry)})
+        return self.entries[-1]
+
+    def promote(self, number: int, slot: str = "default", replaces: dict[str, str] | None = None) -> Entry:
+        """Release number so-and-so."""
+        name, model = self._archived(number)
+        said = {"release": name, "digests": {"model": model}, "files": {STUDENT_FILE: model}}
+        return self.add(PROMOTE, slot, replaces=replaces, **said)
+
+    def unmanaged(self, number: int, slot: str = "default") -> Entry:
+        """A model that was found."""
+        name, model = self._archived(number)
+        return self.add(UNMANAGED, slot, release=name, model=model, files={STUDENT_FILE: model})
+
+    def roll_back(
+        self,
+        name: str | None,
+        slot: str = "default",
+        replaces: dict[str, str] | None = None,
+        *,
+        automatic: bool = False,
+    ) -> Entry:
+        """Back to an archived release, or to none; by default from what is live."""
+        live = fold(self.entries, slot).live
+        if replaces is None and live is not None:
+            replaces = {"release": live.name, "model": live.model}
+        return self.add(
+            ROLLBACK,
+            slot,
+            automatic=automatic,
+            model=self.models[name] if name else None,
+            model_version="20240101_000001" if name else None,
+            quarantines=replaces["model"] if replaces else None,
+            release=name,
+            replaces=replaces,
+        )
+
+    def ratify(self, digest: str, slot: str = "default") -> Entry:
+        """Somebody agrees to a rollback."""
+        return self.add(RATIFY, slot, rollback=digest)
+
+    def policy(self, policy: dict[str, Any], slot: str = "default") -> Entry:
+        """A policy is accepted."""
+        return self.add(POLICY, slot, policy=policy, policy_digest=sha256_json(policy))
+
+    def _archived(self, number: int) -> tuple[str, str]:
+        """A name of its own in the archive, and the model's digest."""
+        model = sha256_bytes(str(number).encode())
+        name = f"20250101_{len(self.entries):06d}_{model[:8]}"
+        self.models[name] = model
+        return name, model

@@ -254,6 +254,7 @@ def _write_verification(folder: Path, checklist: dict[str, Any]) -> None:
             "sqkit_version": sqkit.__version__,
             "status": "verified",
             "trials": checklist["evidence"]["trials"],
+            "unchecked": [],
         },
     )
 

@@ -143,7 +143,7 @@ def test_an_edited_line_is_named(project: Audited, line: int) -> None:
     lines[line - 1] = with_other_name(lines[line - 1])
     write(project, lines)
 
-    broken = [what for what in found(project) if what.startswith("audit.jsonl: line")]
+    broken = [what for what in found(project) if what.startswith("audit.jsonl: ")]
     assert broken == [f"audit.jsonl: line {line} was edited: it does not have its own digest"]
 
 
@@ -191,7 +191,7 @@ def test_a_removed_line_is_located(project: Audited, line: int) -> None:
 
     above = f"line {line - 1}" if line > 1 else "the beginning of the log"
     assert named(project, f"audit.jsonl: line {line} does not follow {above}", "removed between them")
-    assert any("audit.head counted 12 lines" in what for what in found(project))
+    assert named(project, "audit.head counted 12 lines", "that is line 11 now: lines above it are missing")
 
 
 @pytest.mark.parametrize("line", EVERY)
@@ -247,7 +247,8 @@ def test_a_log_written_anew_is_found_by_the_releases(project: Audited, line: int
 
     broken = named(project, "written anew")
     first, last = next((a, b) for a, b in ((1, 1), (2, 5), (6, 6), (7, 7), (8, 11)) if a <= line <= b)
-    assert broken.startswith(f"line {last} was" if first == last else f"lines {first} to {last} were")
+    said = f"line {last} was" if first == last else f"lines {first} to {last} were"
+    assert broken.startswith(f"audit.jsonl: {said} written anew")
 
 
 def test_a_missing_head_is_a_difference(project: Audited) -> None:
@@ -270,6 +271,26 @@ def test_a_torn_line_is_a_note(project: Audited) -> None:
     outcome = check_audit(project.settings, project.root)
     assert outcome["status"] == "verified"
     assert any("line 13 was torn by a crash" in note for note in outcome["notes"])
+
+
+def test_a_log_that_cannot_be_read_is_the_one_difference(project: Audited) -> None:
+    """Nothing else can be held against it."""
+    project.log.unlink()
+    project.log.mkdir()
+
+    assert found(project) == ["audit.jsonl: cannot be read (Is a directory)"]
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 900 + "]" * 900, '{"kind":' + "[" * 900 + "]" * 900 + "}", "1", "null", '"x"']
+)
+def test_json_that_is_no_line_is_named(project: Audited, line: str) -> None:
+    """Deeply nested, or no object."""
+    lines = lines_of(project)
+    lines[5] = line.encode()
+    write(project, lines)
+
+    assert any("line 6 was edited" in what for what in found(project))
 
 
 def test_times_that_run_backwards_are_named(project: Audited) -> None:
@@ -434,7 +455,7 @@ def test_a_model_that_nobody_ever_promoted_is_named(tmp_path: Path) -> None:
     place.parent.mkdir(parents=True)
     place.write_bytes(b"copied by hand")
 
-    assert named(project, "nobody put it there")
+    assert named(project, "nobody promoted this model")
 
 
 def test_halt_flag_and_log_have_to_agree(project: Audited) -> None:

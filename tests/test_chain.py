@@ -368,7 +368,6 @@ def test_who_waits_too_long_for_its_turn_is_told(path: Path) -> None:
         pass
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_line_that_cannot_be_written_changes_nothing(path: Path) -> None:
     """With no room for the line the file is as it was, and so is the chain in memory."""
     chain = read(filled(path))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sqkit.checklist import Adequacy, Policy, generate_promotion_checklist, render_markdown
 from sqkit.checklist_markdown import compare, shortfall
+from sqkit.checklist_signoffs import Signature, SignOffs
 from sqkit.files import canonical_json
 from sqkit.settings import Settings
 
@@ -231,20 +232,157 @@ def test_metrics_from_elsewhere_name_no_model() -> None:
     assert "sqkit promote" not in text
 
 
-def test_the_commands_are_sqkits() -> None:
-    """One approval a role of the policy, promote, rollback and halt with this model's path; no cp, no pickle."""
-    text = page(
-        candidate_model="my models/student_model.onnx", flags={"required_approvals": ("ml_lead", "desk_head")}
-    )
-    commands = re.findall(r"^(sqkit .*)$", text, flags=re.MULTILINE)
+def commands(text: str) -> list[str]:
+    """Every line of the page that is a command."""
+    return re.findall(r"^(sqkit .*)$", text, flags=re.MULTILINE)
 
-    assert "sqkit approve --model 'my models/student_model.onnx' --role ml_lead" in commands
-    assert "sqkit approve --model 'my models/student_model.onnx' --role desk_head" in commands
-    assert "sqkit promote --model 'my models/student_model.onnx' --enable" in commands
-    assert any(command.startswith("sqkit rollback --to ") and "--reason" in command for command in commands)
-    assert any(command.startswith("sqkit halt") for command in commands)
+
+def test_the_commands_are_sqkits() -> None:
+    """From verify to status in the order in which they are run, with this model's path; no cp, no pickle."""
+    text = page(
+        candidate_model="my models/student_model.onnx", flags={"required_approvals": ("ml_lead", "desk head")}
+    )
+
+    model = "--model 'my models/student_model.onnx'"
+    assert commands(text)[:8] == [
+        "sqkit verify 'my models'",
+        f"sqkit attest period-representative {model} --note 'window reviewed'",
+        f"sqkit attest criteria-met {model} --note 'every symbol reviewed'",
+        "sqkit rollback --drill",
+        f"sqkit approve {model} --role ml_lead",
+        f"sqkit approve {model} --role 'desk head'",
+        f"sqkit promote {model} --dry-run",
+        f"sqkit promote {model} --enable",
+    ]
     assert "- [ ] **Desk Head**: _______________ Date: ___________" in text
-    assert not re.search(r"\bcp\b|\.pkl", text)
+    assert not re.search(r"\bcp\b|\.pkl|YYYY|<[a-z]", text)
+
+
+def test_the_way_back_is_printed_too() -> None:
+    """Halt, rollback, resume and history, for the slot of the strategy where the checklist names one."""
+    reason = "--reason 'live accuracy below validation'"
+
+    assert commands(page())[-4:] == [
+        f"sqkit halt {reason}",
+        f"sqkit rollback {reason}",
+        "sqkit resume",
+        "sqkit history",
+    ]
+    named = commands(page(runtime={"strategy": "swing"}))
+    assert "sqkit rollback --drill --slot swing" in named
+    assert named[-4:] == [
+        f"sqkit halt --slot swing {reason}",
+        f"sqkit rollback --slot swing {reason}",
+        "sqkit resume --slot swing",
+        "sqkit history --slot swing",
+    ]
+
+
+def test_the_steps_are_numbered_without_a_gap() -> None:
+    """A policy that asks for nobody's approval leaves that step out."""
+    text = page(flags={"required_approvals": ()})
+    block = text[text.index("## Promotion Commands") : text.index("## Rollback Procedure")]
+
+    assert re.findall(r"^# (\d)\.", block, flags=re.MULTILINE) == ["1", "2", "3", "4", "5", "6"]
+    assert "sqkit approve --" not in block
+    assert "No approval is required by the policy." in text
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"), [("pass", False), ("fail", False), ("insufficient", True), (None, True)]
+)
+def test_only_what_a_person_must_tick_is_printed(status: str | None, asked: bool) -> None:
+    """Where the evidence speaks about all symbols nobody is told to attest them."""
+    records = [] if status is None else [{"name": "stability.symbols", "status": status}]
+
+    said = [line for line in commands(page(evidence={"records": records})) if "criteria-met" in line]
+
+    assert bool(said) == asked
+
+
+# --- boxes and signatures
+
+
+def signed_page(signoffs: SignOffs, **more: Any) -> list[str]:
+    """The page with sign-offs, as lines."""
+    return render_markdown(checklist(**more), signoffs).splitlines()
+
+
+def test_without_sign_offs_only_the_evidence_ticks_a_box() -> None:
+    """The page of a fresh decision: the first box by its record, with the weak symbols beside it."""
+    record = {"name": "stability.symbols", "status": "pass", "params": {"weak": ["AAA"], "undefined": []}}
+    lines = lines_of(evidence={"records": [record]})
+
+    assert "- [x] Validation criteria met for all symbols; weak: AAA" in lines
+    assert "- [ ] Rollback procedure documented and tested" in lines
+
+
+def test_ticked_boxes_say_what_ticked_them() -> None:
+    """With sign-offs a box is ticked exactly when somebody or something ticked it."""
+    record = {"name": "stability.symbols", "status": "pass", "params": {"weak": ["AAA"]}}
+    lines = signed_page(
+        SignOffs(
+            ticked={"criteria-met": "the evidence", "rollback-tested": "the rollback drill of 2025-01-10"}
+        ),
+        evidence={"records": [record]},
+    )
+
+    assert "- [x] Validation criteria met for all symbols; weak: AAA — the evidence" in lines
+    assert "- [x] Rollback procedure documented and tested — the rollback drill of 2025-01-10" in lines
+    assert "- [ ] Baseline model archived with timestamp" in lines
+
+
+def test_signatures_read_as_what_they_are() -> None:
+    """Signed, typed, rejected, void and open each have their own line, in order, remarks below."""
+    lines = signed_page(
+        SignOffs(
+            signatures=(
+                Signature("ml_lead", "Asha", "asha@example.com", "2025-01-13", approved=True),
+                Signature("quant_lead", "Bo", None, "2025-01-13", approved=True, note="only AAA"),
+                Signature("risk_manager", "Chen", None, "2025-01-14", rejected=True, note="too thin"),
+                Signature("desk_head", note="the checklist changed"),
+                Signature("cto"),
+            ),
+            remarks=("The approvals allow AAA.",),
+        )
+    )
+    start = lines.index("## Approval Sign-offs")
+
+    assert lines[start + 2 : start + 9] == [
+        "- [x] **ML Lead**: Asha (signed, asha@example.com) Date: 2025-01-13",
+        "- [x] **Quant Team Lead**: Bo (typed name, not authenticated) Date: 2025-01-13: only AAA",
+        "- [ ] **Risk Manager**: ❌ rejected by Chen (typed name, not authenticated) Date: 2025-01-14: too thin",
+        "- [ ] **Desk Head**: _______________ Date: ___________ (the checklist changed)",
+        "- [ ] **Cto**: _______________ Date: ___________",
+        "",
+        "The approvals allow AAA.",
+    ]
+
+
+def test_sign_offs_change_nothing_else_on_the_page() -> None:
+    """Figures, criteria, evidence and commands are those of the decision, whoever signed."""
+    signed = signed_page(SignOffs(ticked={"criteria-met": "x"}, signatures=(Signature("ml_lead", "Asha"),)))
+    plain = lines_of()
+    first, last = plain.index("## Pre-Deployment Checklist"), plain.index("## Promotion Commands")
+
+    assert signed[:first] == plain[:first]
+    assert signed[signed.index("## Promotion Commands") :] == plain[last:]
+
+
+def test_what_a_person_typed_cannot_break_the_page() -> None:
+    """Names, notes and comments stay on their line and inside their place."""
+    evil = "Asha\n## Approval Sign-offs\n- [x] **Risk Manager**: Chen <script>x</script>"
+    lines = signed_page(
+        SignOffs(
+            ticked={"period-representative": evil},
+            signatures=(Signature("ml_lead", evil, evil, "2025-01-13", approved=True, note=evil),),
+            remarks=(evil,),
+        )
+    )
+
+    assert sum(line == "## Approval Sign-offs" for line in lines) == 1
+    assert not any(line.startswith("- [x] **Risk Manager**") for line in lines)
+    assert "<script" not in "\n".join(lines)
 
 
 def test_a_checklist_that_is_not_promote_says_so_at_the_commands() -> None:

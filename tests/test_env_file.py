@@ -165,6 +165,7 @@ def test_everything_else_stays_to_the_byte(tmp_path: Path) -> None:
         (f"{PIN}=#novalue\n", f"{PIN}={NEW}\n"),
         (f"{PIN}=a b c  \n", f"{PIN}={NEW}  \n"),
         (f'{PIN}="{OLD}" # x\n', f"{PIN}={NEW} # x\n"),
+        (f"{PIN}='{OLD}'# x\n", f"{PIN}={NEW} # x\n"),
         (f"'{PIN}'={OLD}\n", f"'{PIN}'={NEW}\n"),
         (f"{PIN.lower()}={OLD}\n", f"{PIN.lower()}={NEW}\n"),
         (f"{PIN}={OLD}\r\nX=1\r\n", f"{PIN}={NEW}\r\nX=1\r\n"),

@@ -12,12 +12,23 @@ from pathlib import Path
 import pytest
 
 from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_FILE, VERIFICATION_FILE
+from sqkit.audit_log import read_audit
 from sqkit.checklist import differences
 from sqkit.files import sha256_file, sha256_json
 from sqkit.report_manifest import run_naming, verify_manifest
 from sqkit.student import StudentModel
 from tests.conftest import ROOT
-from tests.factory import FIRST, SECOND, clock_of, inputs_of, keep, kept_files, make_candidate, restore
+from tests.factory import (
+    FIRST,
+    SECOND,
+    approve_candidate,
+    clock_of,
+    inputs_of,
+    keep,
+    kept_files,
+    make_candidate,
+    restore,
+)
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -63,6 +74,26 @@ def test_a_candidate_is_whole_and_worth_promoting(tmp_path: Path) -> None:
 
     assert time.perf_counter() - started < 3.0
     assert files_of(elsewhere) == files_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_approvals_are_made_afresh(tmp_path: Path) -> None:
+    """A drill that passed, an attested period and three roles, all of the time that is given."""
+    model = make_candidate(tmp_path, FIRST, approved=False)
+    later = clock_of(FIRST) + dt.timedelta(days=2)
+
+    approve_candidate(tmp_path, model, later)
+
+    facts = json.loads((model.parent / APPROVALS_FILE).read_text())["facts"]
+    audit = read_audit(tmp_path / "data/models")
+    assert [(fact["kind"], fact["name"]) for fact in facts] == [
+        ("attest", "Asha"),
+        ("approve", "Asha"),
+        ("approve", "Bela"),
+        ("approve", "Chen"),
+    ]
+    assert {fact["at"] for fact in facts} == {"2025-01-03T16:00:00Z"} == {entry["at"] for entry in audit}
+    assert [(entry["kind"], entry["passed"]) for entry in audit] == [("drill", True)]
 
 
 @pytest.mark.slow

@@ -161,7 +161,6 @@ class TestCommands:
             (["asked.json", "--slot", "forex"], 2, "choose one of default"),
             (["asked.json", "--slot", "../x"], 2, "choose one of default"),
             (["asked.json", "--reason", "two\nlines"], 2, "reason in one line"),
-            (["asked.json", "--as", "two\nlines"], 2, "actor"),
             (["asked.json", "--key", "key"], 2, "no signers file is set"),
         ],
     )

@@ -7,7 +7,6 @@ disk against what was there before.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import pickle
 import shutil
@@ -43,10 +42,9 @@ from sqkit.errors import (
     ModelMetadataInvalid,
     ModelPathRefused,
     PickleRefused,
-    SqkitError,
 )
 from sqkit.report_manifest import MANIFEST
-from tests.promotable import NOW, VERSION, Promotable, promotable
+from tests.promotable import VERSION, Promotable, promotable
 from tests.releases import Slotted
 from tests.test_promotion_checks import refused
 
@@ -64,10 +62,16 @@ BESIDE = (
 TWO_GIGABYTES = 2 << 30
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Promotable:
+    """A candidate that may be promoted, made once."""
+    return promotable(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.fixture
-def ready(tmp_path: Path) -> Promotable:
-    """A candidate that may be promoted, before its input goes bad."""
-    return promotable(tmp_path)
+def ready(whole: Promotable, tmp_path: Path) -> Promotable:
+    """A copy of a candidate that may be promoted, before its input goes bad."""
+    return whole.copied(tmp_path)
 
 
 class TestTheModelFile:
@@ -465,7 +469,8 @@ class TestTheReport:
         path = ready.report / MANIFEST
         path.write_bytes(change(path.read_bytes()))
         result = ready.examine()
-        with pytest.raises(ArtifactChanged, match=MANIFEST):
+        assert all(line.isprintable() for line in result.lines())
+        with pytest.raises(ArtifactChanged):
             result.raise_refusal()
 
     def test_a_manifest_that_names_files_elsewhere(self, ready: Promotable) -> None:
@@ -477,22 +482,3 @@ class TestTheReport:
         """Somebody tidied up."""
         shutil.rmtree(ready.report.parent)
         refused(ready, "report", ArtifactChanged, 4, "manifest.json: missing", "sqkit validate")
-
-
-def test_every_refusal_is_a_class_of_its_own() -> None:
-    """What the table of the issue names is told apart by its class."""
-    kinds: list[type[SqkitError]] = [
-        ModelFileInvalid,
-        ModelPathRefused,
-        PickleRefused,
-        ModelFileMissing,
-        ModelMetadataInvalid,
-        ArtifactChanged,
-        ApprovalVoid,
-        ApprovalExpired,
-        ApprovalsMissing,
-        ClockBackwards,
-    ]
-    assert len(set(kinds)) == len(kinds)
-    assert json.dumps([kind.__name__ for kind in kinds])
-    assert NOW.tzinfo is not None

@@ -16,6 +16,7 @@ from sqkit.errors import SignatureRefused, SigningFailed
 from sqkit.production.signing import (
     has_ssh_keygen,
     key_of,
+    likely_principal,
     principal_of,
     read_signers,
     role_namespace,
@@ -148,6 +149,18 @@ def test_the_key_of_a_signature(keys: Keys) -> None:
 
     assert key_of(first) == key_of(again) != ""
     assert key_of(first) != key_of(sign(TEXT, keys.bo, SPACE))
+
+
+def test_whose_key_it_probably_is(keys: Keys, tmp_path: Path) -> None:
+    """From the public half beside the key; nothing is said where that is missing or in no line."""
+    alone = tmp_path / "alone"
+    alone.write_bytes(keys.asha.read_bytes())
+    signers = keys.signers + signers_line('"c@example.com,d@example.com"', keys.locked)
+
+    assert likely_principal(keys.asha, signers) == "asha@example.com"
+    assert likely_principal(Path(f"{keys.bo}.pub"), signers) == "bo@example.com"
+    assert likely_principal(keys.locked, signers) == "c@example.com"
+    assert likely_principal(alone, signers) == likely_principal(keys.locked, keys.signers) == ""
 
 
 def test_a_key_that_is_not_there(keys: Keys, tmp_path: Path) -> None:

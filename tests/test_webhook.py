@@ -51,7 +51,7 @@ NOW = dt.datetime(2025, 3, 1, 9, 30, tzinfo=dt.UTC)
 DELIVERIES = "data/models/webhooks.jsonl"
 
 UNSIGNED = {"statement": None, "signature": None, "signers": None}
-HALTED = {"reason": "spread of the vendor's feed"}
+HALTED = {"reason": "prices stood still"}
 PROMOTED = {
     "approvals": {"ml_lead": {"name": "Ana", "signed": True}},
     "boxes": {"criteria-met": "evidence"},
@@ -309,13 +309,27 @@ def test_every_kind_of_line_has_its_event(
 
     assert event["type"] == type_
     assert more.items() <= event["data"].items()
-    if kind == ROLLBACK:
-        assert event["data"]["previous"] == {
-            "release": "20250301_150000_bbbbbbbb",
-            "model": B,
-            "model_version": None,
-        }
-        assert event["data"]["new"]["model"] == A
+
+
+def test_a_rollback_is_told_with_the_version_that_it_replaced(tmp_path: Path) -> None:
+    """The line names release and model; their version comes from the line that promoted them."""
+    _entry(tmp_path, PROMOTE, PROMOTED)
+    entry = _entry(tmp_path, ROLLBACK, ROLLED_BACK)
+    with receiving() as receiver:
+        announce(_settings(receiver.url), entry, root=tmp_path, previous=entry["replaces"])
+        _deliveries(tmp_path)
+
+    data = json.loads(receiver.requests[0][2])["data"]
+    assert data["previous"] == {
+        "release": "20250301_150000_bbbbbbbb",
+        "model": B,
+        "model_version": "20250301_090000",
+    }
+    assert data["new"] == {
+        "release": "20250101_120000_aaaaaaaa",
+        "model": A,
+        "model_version": "20250101_110000",
+    }
 
 
 def test_a_rollback_to_no_student_says_so(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import sys
 
 from cyclopts import CycloptsError
 
-from sqkit.cli import approving, bars, checking, guarding, judging, promoting, reading, training
+from sqkit.cli import approving, auditing, bars, checking, guarding, judging, promoting, reading, training
 from sqkit.cli.words import app
 from sqkit.errors import UNEXPECTED, SqkitError, unexpected
 from sqkit.leaving import leave
@@ -28,6 +28,7 @@ from sqkit.versions import tidy_clock
 __all__ = [
     "app",
     "approving",
+    "auditing",
     "bars",
     "checking",
     "guarding",

@@ -1,4 +1,4 @@
-"""Commands that show what is there: ``sqkit report``, ``sqkit inspect`` and ``sqkit doctor``."""
+"""Commands that show what is there: ``sqkit report`` and ``sqkit inspect``."""
 
 from __future__ import annotations
 
@@ -49,19 +49,3 @@ def inspect(file: str, /, *, json: Json = False) -> int:
 def _short(value: Any) -> str:
     text = canonical_json(value, indent=None).strip() if isinstance(value, (dict, list)) else str(value)
     return text if len(text) <= 100 else text[:97] + "..."
-
-
-@app.command
-def doctor(*, json: Json = False) -> int:
-    """List what is inconsistent in the settings; exit 1 if anything is.
-
-    Parameters
-    ----------
-    json
-        Print the problems as JSON.
-    """
-    from sqkit.settings import Settings
-
-    problems = Settings().startup_problems()
-    show({"problems": problems}, json, problems or ["no problems"])
-    return 1 if problems else 0

@@ -184,7 +184,7 @@ def approval_problem(voice: Voice, earlier: Iterable[Voice], rules: Rules) -> Sq
         role = other.fact["role"]
         if role == fact["role"] or role not in rules.policy.required_approvals or other.problem is not None:
             continue
-        if same_person(other, voice):
+        if same_person(other, voice) and _too_old(other.fact, "", rules) is None:
             return SelfApproval(
                 f"{who}: the same person approved as {role} (fact {other.fact['id']}), and one person fills one role; "
                 f"have somebody else approve as {fact['role']}, or revoke that one first",

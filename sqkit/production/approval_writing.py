@@ -25,7 +25,7 @@ from sqkit.production.approval_view import TYPED_NAMES, control_line, render_vie
 from sqkit.production.approval_voices import agrees
 from sqkit.production.audit import instant
 from sqkit.production.boxes import BoxState
-from sqkit.production.signing import principal_of, sign
+from sqkit.production.signing import likely_principal, principal_of, sign
 from sqkit.settings import Settings
 
 _LOCK: Final = ".approvals.lock"
@@ -106,21 +106,22 @@ def made_fact(desk: Desk, book: Book, said: Mapping[str, Any], signer: Signer, *
     who = Actor.here(signer.name)
     newest = book.facts[-1]["at"] if book.facts else ""
     common = {**said, "at": max(instant(desk.now), newest), "user": who.user, "host": who.host}
-    fact = new_fact(book, {**common, "name": who.name})
     if desk.signers is None and signer.key is not None:
         raise UsageError(
             f"--key {signer.key}: no signers file is set, so nobody could verify the signature; set "
             "SENSEQUANT_PROMOTION_ALLOWED_SIGNERS, or leave --key out"
         )
     if desk.signers is None or (signer.key is None and not key_needed):
-        return fact
+        return new_fact(book, {**common, "name": who.name})
     if signer.key is None:
         raise SignatureRefused(
-            f"has to be signed here (SENSEQUANT_PROMOTION_ALLOWED_SIGNERS={desk.settings.promotion_allowed_signers}); "
+            f"a sign-off has to be signed here (SENSEQUANT_PROMOTION_ALLOWED_SIGNERS={desk.settings.promotion_allowed_signers}); "
             "give --key the path of your SSH key"
         )
-    signed = _signed(fact, signer, desk.signers)
-    if agrees(who.name, signed["principal"]):
+    owner = likely_principal(signer.key, desk.signers)
+    name = signer.name or (who.name if agrees(who.name, owner) else owner or who.name)
+    signed = _signed(new_fact(book, {**common, "name": name}), signer, desk.signers)
+    if agrees(name, signed["principal"]):
         return signed
     if signer.name:
         raise SignatureRefused(

@@ -128,9 +128,9 @@ def is_stored(models_dir: Path, name: str) -> bool:
 def archive_differences(models_dir: Path, name: str, files: Mapping[str, str]) -> list[str]:
     """What in an archived release is not as the log names it; one line each, empty when it is whole."""
     folder, found = archive_folder(models_dir, name), []
-    problem = astray(models_dir, name)
-    if problem:
-        return [problem]
+    elsewhere = astray(models_dir, name)
+    if elsewhere:
+        return [elsewhere]
     if not folder.is_dir():
         return [f"{ARCHIVE_FOLDER}/{name}: the archived release is missing"]
     for file, digest in sorted(files.items()):

@@ -17,13 +17,14 @@ from typing import Any, Final
 from sqkit.artifacts import ARCHIVE_FOLDER, RELEASE_FILE
 from sqkit.audit_log import AUDIT_FILE
 from sqkit.errors import AuditBroken, SqkitError
+from sqkit.files import temporaries
 from sqkit.production.archive import archive_differences, archive_folder, is_sealed, leftovers
 from sqkit.production.audit import AuditLog
 from sqkit.production.log_sense import sense_problems
 from sqkit.production.log_walk import Walk, walk, witness_problems
 from sqkit.production.release import read_release
 from sqkit.production.signature_check import Signatures, line_signatures, release_signatures
-from sqkit.production.slot_check import lone_problems, record_problems, slot_problems
+from sqkit.production.slot_check import lone_problems, placeless_slots, record_problems, slot_problems
 from sqkit.production.slot_state import ReleaseFact, fold
 from sqkit.production.slots import Slot, all_slots, models_folder
 from sqkit.settings import Settings
@@ -60,12 +61,12 @@ def check_audit(settings: Settings, root: Path = Path()) -> dict[str, Any]:
     check = _Check(models_dir, slots, walk(raw), [unread] if unread else [])
     if not raw and not unread and not (models_dir / ARCHIVE_FOLDER).is_dir():
         _check_without_log(check)
-    else:
+    elif not unread:
         _check_log(check)
         _check_archive(check)
         for slot in slots:
             check.differences += slot_problems(check.models_dir, check.log.entries, slot)
-        _check_unknown_slots(check)
+        check.notes += placeless_slots(check.log.entries, slots)
     found, signatures = check.differences + check.signatures.problems, check.signatures
     return {
         "differences": [{"what": what} for what in found],
@@ -142,18 +143,22 @@ def _check_archive(check: _Check) -> None:
     for release, slot in named:
         check.releases += 1
         check.differences += archive_differences(check.models_dir, release.name, release.files)
-        check.differences += _unnamed_files(check.models_dir, release)
+        _unnamed_files(check, release)
         check.differences += _seal_problems(check, release, slot)
         release_signatures(archive_folder(check.models_dir, release.name), release, check.signatures)
     check.differences += _unnamed_releases(check.models_dir, {release.name for release, _ in named})
 
 
-def _unnamed_files(models_dir: Path, release: ReleaseFact) -> Iterator[str]:
-    folder = archive_folder(models_dir, release.name)
+def _unnamed_files(check: _Check, release: ReleaseFact) -> None:
+    folder = archive_folder(check.models_dir, release.name)
+    unfinished = temporaries(folder / RELEASE_FILE)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name not in release.files and name != RELEASE_FILE:
-            yield f"{ARCHIVE_FOLDER}/{release.name}/{name}: no line of the log names it"
+        shown = f"{ARCHIVE_FOLDER}/{release.name}/{name}"
+        if path in unfinished:
+            check.notes.append(f"{shown}: left by a process that was killed")
+        elif name not in release.files and name != RELEASE_FILE:
+            check.differences.append(f"{shown}: no line of the log names it")
 
 
 def _unnamed_releases(models_dir: Path, named: set[str]) -> Iterator[str]:
@@ -185,17 +190,6 @@ def _seal_problems(check: _Check, release: ReleaseFact, slot: str) -> list[str]:
         placed_by=release.entry,
         entries=check.log.entries,
     )
-
-
-def _check_unknown_slots(check: _Check) -> None:
-    known = {slot.name for slot in check.slots}
-    for name in sorted({entry["slot"] for entry in check.log.entries} - known):
-        live = fold(check.log.entries, name).live
-        if live is not None:
-            check.notes.append(
-                f"slot {name}: the log has {live.described} live, but the settings name no place for this slot: "
-                "its production files were not checked"
-            )
 
 
 def _check_without_log(check: _Check) -> None:

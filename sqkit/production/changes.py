@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqkit.audit_log import AUDIT_FILE
+from sqkit.audit_log import AUDIT_FILE, UNMANAGED
 from sqkit.chain import Entry
-from sqkit.errors import OutputError, ReleaseDamaged
+from sqkit.errors import OutputError, ReleaseDamaged, SqkitError
 from sqkit.files import exclusive
 from sqkit.people import Actor
 from sqkit.production.archive import clear_leftover, leftovers
@@ -111,19 +111,22 @@ class Production:
             yield
 
     @contextlib.contextmanager
-    def committed(self) -> Iterator[None]:
-        """Where a step fails after its line counts, the refusal says so."""
-        lines = len(self.log.entries())
+    def committed(self, slot: Slot) -> Iterator[None]:
+        """Where a step fails after the promotion or rollback in a slot that is held counts, the refusal says so."""
+        before = self.state(slot).placed_by
         try:
             yield
-        except OutputError as problem:
-            counted = len(self.log.entries())
-            if counted > lines:
-                raise OutputError(
-                    f"{problem}; line {counted} of {AUDIT_FILE} counts already: mend that and run sqkit doctor --fix",
-                    **problem.values,
-                ) from None
-            raise
+        except (SqkitError, OSError) as problem:
+            entries = self.log.entries()
+            after = fold(entries, slot.name).placed_by
+            if after is None or after == before or after["kind"] == UNMANAGED:
+                raise
+            refusal = type(problem) if isinstance(problem, SqkitError) else OutputError
+            raise refusal(
+                f"{problem}; line {entries.index(after) + 1} of {AUDIT_FILE} counts already: mend that and run sqkit "
+                "doctor --fix",
+                **getattr(problem, "values", {}),
+            ) from None
 
     def recover(self) -> list[str]:
         """Finish what a crash left in any slot; one line for each thing done."""
@@ -169,7 +172,7 @@ class Production:
             entry["actor"]["name"],
             extra={"component": "promoter", "audit_line": entry["digest"]},
         )
-        announce(self.settings, entry, root=self.root, previous=entry.get("replaces"))
+        announce(self.settings, entry, root=self.root)
 
 
 def noting(place: Place, steps: list[str]) -> Place:

@@ -6,23 +6,29 @@ promotion would do first: finish what a crash left, under the slots' locks.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqkit.artifacts import ARCHIVE_FOLDER, RELEASE_FILE
-from sqkit.audit_log import AUDIT_FILE, AUDIT_FORM, UNMANAGED
-from sqkit.chain import Entry, head_file, head_of, kept_head
+from sqkit.audit_log import AUDIT_FILE, AUDIT_FORM, PROMOTE, UNMANAGED
+from sqkit.chain import Entry, head_file, head_of, kept_head, read_chain
 from sqkit.errors import AuditBroken, SettingsError, SqkitError
+from sqkit.files import temporaries
 from sqkit.production.archive import archive_differences, is_sealed, leftovers
 from sqkit.production.audit import AuditLog
 from sqkit.production.changes import Production
-from sqkit.production.slot_check import halt_problems, lone_problems, model_problems, slot_problems
+from sqkit.production.slot_check import (
+    halt_problems,
+    has_log,
+    lone_problems,
+    placeless_slots,
+    slot_problems,
+)
 from sqkit.production.slot_state import SlotState, fold
 from sqkit.production.slots import Slot, all_slots, models_folder
 from sqkit.production.webhook import webhook_problems
-from sqkit.settings import Settings
+from sqkit.settings import PREFIX, Settings
 
 
 @dataclass(frozen=True)
@@ -51,28 +57,37 @@ def find_problems(settings: Settings, root: Path = Path()) -> list[Problem]:
         return [Problem(line) for line in said]
     found = [Problem(line) for line in said]
     models_dir = models_folder(settings, root)
-    if not (models_dir / AUDIT_FILE).exists() and not (models_dir / ARCHIVE_FOLDER).is_dir():
+    if not has_log(models_dir):
         return found + [Problem(line) for slot in slots for line in lone_problems(slot)]
     try:
         entries = AuditLog(models_dir, tuple(slot.release_path for slot in slots)).entries()
     except AuditBroken as broken:
         return [*found, Problem(f"{broken}; sqkit verify --audit names every place")]
-    found += _head_problem(models_dir, entries)
+    found += _unsettled(models_dir / AUDIT_FILE)
     found += _leftover_problems(models_dir, entries)
     for slot in slots:
         found += _slot_problems(models_dir, entries, slot)
+        found += _pin_problem(settings, fold(entries, slot.name))
+    found += [Problem(line) for line in placeless_slots(entries, slots)]
     return found
 
 
-def _head_problem(models_dir: Path, entries: Sequence[Entry]) -> Iterator[Problem]:
-    log = models_dir / AUDIT_FILE
-    kept = kept_head(log, AUDIT_FORM)
-    if entries and kept != head_of(list(entries)):
+def _unsettled(log: Path) -> Iterator[Problem]:
+    """What a crash left at the end of the log."""
+    chain = read_chain(log, [], AUDIT_FORM)
+    lines = len(chain.entries)
+    if chain.torn:
+        yield Problem(f"{log}: line {lines + 1} was torn by a crash and never counted", mends=True)
+    elif not chain.ended:
+        yield Problem(f"{log}: the last byte of line {lines} was cut off by a crash", mends=True)
+    if chain.entries and kept_head(log, AUDIT_FORM) != head_of(chain.entries):
         yield Problem(
-            f"{head_file(log)}: does not name line {len(entries)}, the last of {AUDIT_FILE}; whoever wrote that was "
+            f"{head_file(log)}: does not name line {lines}, the last of {AUDIT_FILE}; whoever wrote that was "
             "interrupted, look at it with sqkit history",
             mends=True,
         )
+    for leftover in temporaries(head_file(log)):
+        yield Problem(f"{leftover}: left by a process that was killed", mends=True)
 
 
 def _leftover_problems(models_dir: Path, entries: Sequence[Entry]) -> Iterator[Problem]:
@@ -102,9 +117,11 @@ def _slot_problems(models_dir: Path, entries: Sequence[Entry], slot: Slot) -> It
         if line in halts:
             yield _halt_problem(line, state)
         elif managed:
-            yield Problem(line, mends=not damaged or line not in model_problems(slot, state))
+            yield Problem(line, mends=not damaged)
         else:
             yield Problem(f"{line}; promote a model, and what lies there is archived as unmanaged")
+    for leftover in temporaries(slot.halt_path):
+        yield Problem(f"{leftover}: left by a process that was killed, or being written now", mends=True)
 
 
 def _halt_problem(line: str, state: SlotState) -> Problem:
@@ -113,18 +130,33 @@ def _halt_problem(line: str, state: SlotState) -> Problem:
     return Problem(f"{line}; sqkit halt puts it into the log, sqkit resume ends it")
 
 
-def mend(production: Production) -> list[str]:
-    """Finish what was interrupted; what was done and what could not be, one line each.
+def _pin_problem(settings: Settings, state: SlotState) -> Iterator[Problem]:
+    """A pin of the default slot that names another version than the one that was promoted."""
+    pin, live, placed_by = settings.student_model_version, state.live, state.placed_by
+    promoted = placed_by is not None and placed_by["kind"] == PROMOTE
+    if state.slot == "default" and pin and live is not None and promoted and live.model_version != pin:
+        yield Problem(
+            f"{PREFIX}STUDENT_MODEL_VERSION={pin} does not fit the live release {live.described}: the engine refuses it "
+            f"(version_mismatch); set it to {live.model_version}"
+        )
+
+
+def mend(settings: Settings, root: Path = Path()) -> list[str]:
+    """Finish what was interrupted, slot by slot; what was done and what could not be, one line each.
 
     Raises
     ------
-    AuditBroken
-        The log does not hold: nothing is touched.
+    OutputError
+        The log itself cannot be written.
     """
     done: list[str] = []
-    production.say = done.append
-    entries = production.log.entries()
-    for slot in all_slots(production.settings, production.root):
+    try:
+        production = Production(settings, root, say=done.append)
+        done += production.log.settle()
+        entries = production.log.entries()
+    except (SettingsError, AuditBroken):  # both are problems that no machine mends
+        return ["nothing was mended"]
+    for slot in all_slots(settings, root):
         if not slot.folder.exists() and fold(entries, slot.name).placed_by is None:
             continue
         try:
@@ -132,17 +164,12 @@ def mend(production: Production) -> list[str]:
                 pass
         except SqkitError as problem:
             done.append(f"slot {slot.name} could not be mended: {problem}")
-    with contextlib.suppress(AuditBroken):
-        if entries and kept_head(production.log.path, AUDIT_FORM) != head_of(production.log.entries()):
-            with production.log.writing():  # leaving it notes the last line
-                done.append(f"noted the last line of {AUDIT_FILE} in {head_file(production.log.path).name}")
     return done
 
 
 def doctor_lines(done: Sequence[str], problems: Sequence[Problem]) -> list[str]:
     """For a person: what was mended, what is wrong, and what to do about it, the count last."""
-    lines = [f"mended: {line}" if "could not" not in line else line for line in done]
-    lines += [problem.what for problem in problems]
+    lines = [*done, *(problem.what for problem in problems)]
     if not problems:
         return [*lines, "no problems"]
     mends = sum(problem.mends for problem in problems)

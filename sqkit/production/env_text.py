@@ -59,18 +59,18 @@ def changed(text: str, lines: Sequence[str], path: Path) -> str:
     """
     wanted = dict(line.split("=", 1) for line in lines)
     mark = "\ufeff" if text.startswith("\ufeff") else ""
-    body = text.removeprefix(mark)
-    new = mark + _assigned(body, wanted)
-    meant = values_in("".join(f"{line}\n" for line in lines))
-    was, now = values_in(text), values_in(new)
-    for name in {*was, *now, *(wanted.keys() - {name.upper() for name in now})}:
-        if name not in now or now[name] != meant.get(name.upper(), was.get(name)):
-            raise OutputError(
-                f"{path}: {name} cannot be set without changing what other lines mean; look for a quote "
-                "that is never closed, or set the lines by hand",
-                path=str(path),
-                variable=name,
-            )
+    new = mark + _assigned(text.removeprefix(mark), wanted)
+    meant = dict(_assignments("\n".join(lines)))
+    before = _assignments(text)
+    after = [(name, meant.get(name.upper(), value)) for name, value in before]
+    known = {name.upper() for name, _ in before}
+    after += [(name, meant[name]) for name in wanted if name not in known]
+    if _assignments(new) != after:
+        raise OutputError(
+            f"{path}: {', '.join(wanted)} cannot be set without changing what other lines mean; look for a quote that "
+            "is never closed, or set the lines by hand",
+            path=str(path),
+        )
     return new
 
 
@@ -100,13 +100,16 @@ def _with_value(original: str, value: str) -> str:
     else:
         old = _QUOTED.match(rest) or _UNQUOTED.match(rest)
         tail = rest[old.end() :] if old else rest
+        if tail.startswith("#"):  # KEY='value'# comment
+            tail = f" {tail}"
     return head + (value or ("''" if tail.strip() else "")) + tail
 
 
 def values_in(text: str) -> dict[str, str | None]:
     """What python-dotenv reads in a text; None for a name without ``=``, the last of several values."""
-    return {
-        binding.key: binding.value
-        for binding in parse_stream(io.StringIO(text.removeprefix("\ufeff")))
-        if binding.key is not None
-    }
+    return dict(_assignments(text))
+
+
+def _assignments(text: str) -> list[tuple[str, str | None]]:
+    bindings = parse_stream(io.StringIO(text.removeprefix("\ufeff")))
+    return [(binding.key, binding.value) for binding in bindings if binding.key is not None]

@@ -23,6 +23,7 @@ from sqkit.audit_log import (
     UNMANAGED,
 )
 from sqkit.chain import Entry
+from sqkit.files import canonical_json
 
 SHORT: Final = 12
 NO_STUDENT: Final = "no student"
@@ -192,9 +193,7 @@ def _rollback(entry: Entry, known: _Known) -> _Told:
     if entry["quarantines"]:
         details.append(f"quarantined model {short(entry['quarantines'])}")
     if entry["alert"]:
-        details.append(
-            "alert " + ", ".join(f"{name} {_plain(value)}" for name, value in sorted(entry["alert"].items()))
-        )
+        details.append(f"alert {canonical_json(entry['alert'], indent=None).strip()}")
     after = release_words(entry["release"], entry["model_version"])
     what = "rolled back by the machine" if entry["automatic"] else "rolled back"
     return _Told(

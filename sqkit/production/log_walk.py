@@ -109,6 +109,8 @@ def _content_problem(entry: Entry) -> str:
         require_content(entry.get("kind"), said)
     except UsageError as problem:
         return f"is no line of this version of sqkit ({str(problem)[:_LONG]})"
+    except RecursionError:
+        return "is no line of this version of sqkit"
     return ""
 
 
@@ -187,16 +189,23 @@ def witness_problems(models_dir: Path, found: Walk, releases: Sequence[Path]) ->
         )
     return [
         *problems,
-        *_cut(witnesses, lines, models_dir),
+        *_cut(witnesses, found.digests, models_dir),
         *_contradicted(witnesses, found, models_dir),
     ]
 
 
-def _cut(witnesses: Sequence[ChainWitness], lines: int, models_dir: Path) -> list[str]:
+def _cut(witnesses: Sequence[ChainWitness], digests: Sequence[str], models_dir: Path) -> list[str]:
+    lines = len(digests)
     more = [witness for witness in witnesses if witness.lines > lines]
     if not more:
         return []
     most = max(more, key=lambda witness: witness.lines)
+    if most.digest in digests:
+        return [
+            f"{AUDIT_FILE} has {lines} lines, but {_shown(most.path, models_dir)} counted {most.lines} lines up to the one "
+            f"that is line {digests.index(most.digest) + 1} now: lines above it are missing"
+            + _others(len(more) - 1)
+        ]
     gone = f"line {most.lines} is" if most.lines == lines + 1 else f"lines {lines + 1} to {most.lines} are"
     there = f"ends at line {lines}" if lines else "is missing or empty"
     return [
@@ -221,10 +230,12 @@ def _contradicted(witnesses: Sequence[ChainWitness], found: Walk, models_dir: Pa
             else f"lines {agreed + 1} to {first.lines} were"
         )
         counted = f"{_shown(first.path, models_dir)} counted another line {first.lines}"
-        return [f"{where} written anew, with all that follows: {counted}" + _others(len(unmet) - 1)]
+        return [
+            f"{AUDIT_FILE}: {where} written anew, with all that follows: {counted}" + _others(len(unmet) - 1)
+        ]
     numbers = {one.lines: one for one in reversed(unmet)}
     return [
-        f"line {number} is not the one that {_shown(one.path, models_dir)} counted"
+        f"{AUDIT_FILE}: line {number} is not the one that {_shown(one.path, models_dir)} counted"
         + _moved(one.digest, digests)
         for number, one in sorted(numbers.items())
     ]

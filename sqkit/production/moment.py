@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from sqkit.audit_log import PROMOTE
+from sqkit.chain import Entry
 from sqkit.errors import UsageError
+from sqkit.sessions import MARKETS
+from sqkit.settings import Settings
 
 _DAY: Final = re.compile(r"^(\d{4})-?(\d{2})-?(\d{2})$")
 _MONTH: Final = re.compile(r"^(\d{4})-(\d{2})$")
@@ -102,3 +107,19 @@ def _before(day: dt.date, zone: str) -> dt.datetime:
 def stamp(at: dt.datetime) -> str:
     """An instant as the audit log writes it: UTC, whole seconds."""
     return at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def zone_of(settings: Settings, entries: Iterable[Entry], slot: str | None = None) -> str:
+    """IANA name of the market's zone: of what was promoted last, else of the settings' market.
+
+    Parameters
+    ----------
+    slot
+        Only what was promoted there counts.
+    """
+    markets = [
+        entry["market"]
+        for entry in entries
+        if entry["kind"] == PROMOTE and slot in (None, entry["slot"]) and entry["market"] in MARKETS
+    ]
+    return MARKETS[markets[-1] if markets else settings.market].zone

@@ -12,12 +12,11 @@ import datetime as dt
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqkit.artifacts import APPROVALS_FILE
-from sqkit.chain import Entry
 from sqkit.checklist_inputs import Policy
 from sqkit.checklist_signoffs import BASELINE_ARCHIVED
 from sqkit.errors import AutoRollbackRefused, SqkitError
@@ -25,7 +24,8 @@ from sqkit.people import Actor
 from sqkit.policy_in_force import policy_digest
 from sqkit.production.approvals import render_view
 from sqkit.production.changes import Production, noting
-from sqkit.production.env_file import environment_lines, pin_after_rollback
+from sqkit.production.env_file import environment_lines, pin_after_rollback, require_rewritable
+from sqkit.production.outcomes import DegradationAlert, Promoted, RollbackAdvice, RolledBack
 from sqkit.production.promotion import Place, Promotion, planned, promote
 from sqkit.production.promotion_case import Case
 from sqkit.production.promotion_checks import PromotionValidationResult, check_case
@@ -36,78 +36,6 @@ from sqkit.settings import Settings
 from sqkit.student import inspect_model
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Promoted:
-    """What a promotion did, or would do.
-
-    Attributes
-    ----------
-    result
-        The checks.
-    entry
-        The audit line; None for a dry run, or where the candidate was refused.
-    steps
-        What was or would be done, in order.
-    environment
-        Lines that the engine's environment needs.
-    """
-
-    result: PromotionValidationResult
-    entry: Entry | None
-    steps: tuple[str, ...]
-    environment: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RolledBack:
-    """What a rollback did, or would do.
-
-    Attributes
-    ----------
-    target
-        Where production is now, and whether it was there already.
-    entry
-        The audit line; None where nothing was to be done.
-    """
-
-    slot: str
-    target: Target
-    entry: Entry | None
-    steps: tuple[str, ...]
-    environment: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DegradationAlert:
-    """What monitoring says of the live model.
-
-    Attributes
-    ----------
-    model
-        SHA-256 of the model it is about.
-    raised_at
-        UTC.
-    confirmed
-        Whether outcomes after the alert confirmed it.
-    """
-
-    slot: str
-    model: str
-    raised_at: dt.datetime
-    confirmed: bool
-    reason: str
-    evidence: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class RollbackAdvice:
-    """Whether to roll back, and why or why not."""
-
-    should: bool
-    reason: str
-    alert: DegradationAlert | None = None
 
 
 class StudentModelPromoter:
@@ -218,7 +146,7 @@ class StudentModelPromoter:
             place = self.production.place(slot, case.read.about["market"])
             promotion, lines = self._promotion(place, case, enable=enable)
             steps: list[str] = []
-            with self.production.committed():
+            with self.production.committed(slot):
                 entry = promote(noting(place, steps), promotion)
         self.production.announce(entry)
         with contextlib.suppress(SqkitError, OSError):  # a view; the release does not hang on it
@@ -246,7 +174,7 @@ class StudentModelPromoter:
         about, live = case.read.about, place.state().live
         boxes = {box.box: box.by for box in case.boxes if box.ticked}
         boxes[BASELINE_ARCHIVED] = f"{live.name} is archived" if live else "no earlier release"
-        lines = environment_lines(self.settings, place.slot, about["model_version"], enable)
+        lines = self._environment(place, about["model_version"], case.env_file, enable=enable)
         content = {
             "approvals": {
                 one.role: {"name": one.name, "signed": one.principal is not None}
@@ -262,6 +190,15 @@ class StudentModelPromoter:
             "symbols": list(case.standing.symbols),
         }
         return Promotion.of(case.read, case.signers, content), lines
+
+    def _environment(
+        self, place: Place, version: str, env_file: str | Path | None, *, enable: bool
+    ) -> list[str]:
+        """What the engine's environment needs; a file that cannot be changed is refused before anything is."""
+        lines = environment_lines(self.settings, place.slot, version, enable)
+        if env_file:
+            require_rewritable(self.root / env_file, lines)
+        return lines
 
     def _slot_of(self, model_path: str | Path) -> Slot:
         """The slot of a model's strategy; the default one for a file that says nothing."""
@@ -313,7 +250,7 @@ class StudentModelPromoter:
                 return RolledBack(place.slot.name, target, None, (), ())
             content, lines = self._rollback_content(place, target, reason, env_file, alert)
             steps: list[str] = []
-            with self.production.committed():
+            with self.production.committed(place.slot):
                 entry = roll_back(noting(place, steps), content)
         self.production.announce(entry)
         return RolledBack(
@@ -343,7 +280,7 @@ class StudentModelPromoter:
         alert: DegradationAlert | None,
     ) -> tuple[dict[str, Any], list[str]]:
         version = target.release.model_version if target.release else ""
-        lines = environment_lines(self.settings, place.slot, version, enable=False)
+        lines = self._environment(place, version, env_file, enable=False)
         content = rollback_content(
             place.state(),
             target,

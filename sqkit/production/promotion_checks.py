@@ -19,10 +19,7 @@ from sqkit.errors import ArtifactChanged, SqkitError
 from sqkit.production.artifact_checks import (
     check_artifacts,
     check_checklist,
-    check_metadata,
-    check_model,
     check_parity,
-    check_path,
     check_recommendation,
     check_report,
     check_verification,
@@ -41,6 +38,7 @@ from sqkit.production.decision_checks import (
     check_runtime,
     check_slot,
 )
+from sqkit.production.model_checks import check_metadata, check_model, check_path
 from sqkit.production.promotion_case import Advisory, Case, Unread
 from sqkit.production.slot_state import SlotState
 from sqkit.production.slots import Slot

@@ -16,8 +16,10 @@ from typing import Any, Final
 from sqkit.artifacts import APPROVALS_FILE, SIGNERS_FILE
 from sqkit.audit_log import AUDIT_FILE, UNMANAGED
 from sqkit.chain import Entry
-from sqkit.errors import ReleaseDamaged
+from sqkit.errors import ApprovalVoid, ArtifactChanged, ReleaseDamaged, SignatureRefused
 from sqkit.files import parse_json, read_json, sha256_bytes
+from sqkit.production.approval_book import parse_book
+from sqkit.production.approval_voices import verified_later
 from sqkit.production.archive import archived_file, archived_model
 from sqkit.production.audit import AuditLog
 from sqkit.production.release_proof import LIVE, NO_STUDENT, contradiction
@@ -138,6 +140,9 @@ def _named_by_log(models_dir: Path, slot: Slot, state: SlotState, *, halted: boo
     if data is None or sha256_bytes(data) != live.model:
         note = f"{slot.model_path}: is not the live release {live.described}; served from the archive, run sqkit doctor --fix"
         data = archived_model(models_dir, live.name, live.model)
+    if SIGNERS_FILE in live.files:
+        approvals = _archived_json(models_dir, live, APPROVALS_FILE)
+        note = _joined(note, _signed(approvals, _archived_text(models_dir, live, SIGNERS_FILE), live.model))
     symbols = live.entry.get("symbols")
     return ServedRelease(
         data,
@@ -161,6 +166,9 @@ def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
             return ServedRelease(None, placed_by=record["placed_by"], halted=halted)
         if data is not None and sha256_bytes(data) == record["model"]:
             promotion = record["promotion"]
+            note = (
+                _signed(record["approvals"], record["signers"], record["model"]) if record["signers"] else ""
+            )
             return ServedRelease(
                 data,
                 record["model"],
@@ -169,6 +177,7 @@ def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
                 record["placed_by"],
                 tuple(promotion["symbols"]) if "symbols" in promotion else None,
                 halted,
+                note,
             )
         if time.monotonic() >= until:
             raise ReleaseDamaged(
@@ -178,6 +187,18 @@ def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
                 expected=record["model"],
             )
         time.sleep(_POLL_SECONDS)
+
+
+def _signed(approvals: Any, signers: str | None, model: str) -> str:
+    """Verify the approvals of a release again, at the time they were given; what could not be verified."""
+    try:
+        return "; ".join(verified_later(parse_book(approvals), signers, model=model))
+    except (ApprovalVoid, ArtifactChanged, SignatureRefused) as problem:
+        raise ReleaseDamaged(f"the release was not approved as it says: {problem}", model=model) from None
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def read_release(path: Path) -> dict[str, Any]:

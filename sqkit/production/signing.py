@@ -142,6 +142,23 @@ def principal_of(text: str, signature: str, signers: str, namespace: str, at: dt
     return principal
 
 
+def likely_principal(key: Path, signers: str) -> str:
+    """The name a signers file gives a key whose public half lies beside it; empty where it cannot be told.
+
+    For the first words of a text that is signed: who signed is only ever said by `principal_of`.
+    """
+    public = key if key.suffix == ".pub" else Path(f"{key}.pub")
+    try:
+        words = public.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    for line in signers.splitlines():
+        fields = line.split()
+        if len(words) > 1 and words[1] in fields and not line.startswith("#"):
+            return fields[0].strip('"').split(",")[0]
+    return ""
+
+
 def key_of(signature: str) -> str:
     """Fingerprint of the key a signature was made with; empty where it is none.
 

@@ -10,18 +10,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sqkit.artifacts import ARCHIVE_FOLDER
+from sqkit.audit_log import AUDIT_FILE
 from sqkit.chain import Entry
 from sqkit.errors import SqkitError
 from sqkit.files import sha256_bytes
 from sqkit.production.release import production_bytes, read_release, release_record
 from sqkit.production.slot_state import ReleaseFact, SlotState, fold
 from sqkit.production.slots import Slot
+from sqkit.settings import PREFIX
 
 _PLURAL: Final = ("approvals", "signers")
 _WORDS: Final = {
     "placed_by": "the line that put it there",
     "promotion": "the line that made the release",
 }
+
+
+def has_log(models_dir: Path) -> bool:
+    """Whether an audit log belongs here; a host with neither log nor archive only has its records."""
+    return (models_dir / AUDIT_FILE).exists() or (models_dir / ARCHIVE_FOLDER).is_dir()
 
 
 def slot_problems(models_dir: Path, entries: Sequence[Entry], slot: Slot) -> list[str]:
@@ -133,3 +141,15 @@ def lone_problems(slot: Slot) -> list[str]:
     if (None if present is None else sha256_bytes(present)) == record["model"]:
         return []
     return [f"{slot.model_path}: is not the model that {slot.release_path.name} names"]
+
+
+def placeless_slots(entries: Sequence[Entry], slots: Sequence[Slot]) -> list[str]:
+    """Slots that the log has something live in, and for which the settings name no place."""
+    names = {entry["slot"] for entry in entries} - {slot.name for slot in slots}
+    live = {name: fold(entries, name).live for name in sorted(names)}
+    return [
+        f"slot {name}: the log has {release.described} live, but the settings name no place for this slot; set "
+        f"{PREFIX}STUDENT_MODEL_PATHS, or its production files stay unseen"
+        for name, release in live.items()
+        if release is not None
+    ]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqkit.artifacts import ARCHIVE_FOLDER
 from sqkit.audit_log import PROMOTE, ROLLBACK
 from sqkit.chain import Entry, json_of
 from sqkit.checklist_inputs import Policy
@@ -25,7 +24,7 @@ from sqkit.production.boxes import DRILL_DAYS
 from sqkit.production.moment import stamp
 from sqkit.production.release import read_release
 from sqkit.production.release_papers import release_papers
-from sqkit.production.slot_check import lone_problems, slot_problems
+from sqkit.production.slot_check import has_log, lone_problems, placeless_slots, slot_problems
 from sqkit.production.slot_state import SlotState, fold
 from sqkit.production.slots import Slot, all_slots, models_folder, slot_named
 from sqkit.settings import Settings
@@ -62,14 +61,14 @@ def status(
     -------
     dict
         ``at``, ``log`` (``path``, ``present``, ``lines``, ``head``: the values to note elsewhere, and
-        ``problem``, a line where the log does not hold) and ``slots``. Each slot says in ``source`` where
+        ``problem``, a line where the log does not hold), ``notes`` and ``slots``. Each slot says in ``source`` where
         its facts come from: ``log``, ``release.json`` or None.
     """
     slots = [slot_named(settings, slot, root)] if slot else all_slots(settings, root)
     releases = tuple(one.release_path for one in all_slots(settings, root))
     log = AuditLog(models_folder(settings, root), releases)
     entries, problem = list[Entry](), ""
-    if log.path.exists() or (log.path.parent / ARCHIVE_FOLDER).is_dir():
+    if has_log(log.path.parent):
         try:
             entries = log.entries()
         except AuditBroken as broken:
@@ -84,6 +83,7 @@ def status(
             "present": log.path.exists(),
             "problem": problem,
         },
+        "notes": [] if slot else placeless_slots(entries, slots),
         "slots": [_from_log(case, one) if entries else _from_record(case, one) for one in slots],
     }
 

@@ -19,7 +19,7 @@ def status_lines(found: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for slot in found["slots"]:
         lines += [*_slot_lines(slot), ""]
-    return [*lines, *_log_lines(found["log"])]
+    return [*lines, *(f"note: {note}" for note in found["notes"]), *_log_lines(found["log"])]
 
 
 def _slot_lines(slot: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,7 +95,7 @@ def announce(
     root
         The project's root.
     previous
-        What was live before, as ``release``, ``model`` and ``model_version``.
+        What was live before, as ``release``, ``model`` and ``model_version``; by default as the log says.
     """
     if not settings.webhook_url:
         return
@@ -105,8 +105,9 @@ def announce(
             logger.warning("no webhook was sent: %s", problems[0])
             return
         models_dir = models_folder(settings, root).resolve()
-        line = line_number(models_dir / AUDIT_FILE, entry["digest"])
-        event = event_of(entry, line=line, previous=previous)
+        log = (models_dir / AUDIT_FILE).read_bytes().splitlines()
+        line = line_number(log, entry["digest"])
+        event = event_of(entry, line=line, previous={**_replaced(log, entry), **(previous or {})})
         start_delivery(
             {
                 "back_off_seconds": BACK_OFF_SECONDS,
@@ -132,13 +133,12 @@ def event_of(entry: Entry, *, line: int | None, previous: Mapping[str, Any] | No
     """
     kind = entry["kind"]
     moves = kind in (PROMOTE, ROLLBACK)
-    replaced = {**(entry.get("replaces") or {}), **(previous or {})}
     data = {
         "actor": entry["actor"],
         "audit": {"digest": entry["digest"], "line": line},
         "decision": entry.get("digests", {}).get("checklist"),
         "new": _release(entry) if moves else None,
-        "previous": _release(replaced) if moves and replaced else None,
+        "previous": _release(previous) if moves and previous else None,
         "reason": entry.get("reason") or entry.get("comment") or entry.get("note") or "",
         "slot": entry["slot"],
         "sqkit_version": entry["sqkit_version"],
@@ -171,11 +171,24 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def line_number(log: Path, digest: str) -> int | None:
+def line_number(log: Sequence[bytes], digest: str) -> int | None:
     """Number of the line of this digest, counted from 1; None where the log has none."""
     named = f'"digest":"{digest}"'.encode()
-    with open(log, "rb") as lines:
-        return next((number for number, line in enumerate(lines, 1) if named in line), None)
+    return next((number for number, line in enumerate(log, 1) if named in line), None)
+
+
+def _replaced(log: Sequence[bytes], entry: Entry) -> Mapping[str, Any]:
+    """What the line replaced, with the version that the line of its promotion names; empty for nothing."""
+    replaced: Mapping[str, Any] = entry.get("replaces") or {}
+    if not replaced:
+        return {}
+    named = canonical_json({"release": replaced["release"]}, indent=None).strip()[1:-1].encode()
+    for line in log:
+        if named in line:
+            said = json.loads(line)
+            if said["kind"] == PROMOTE and said["release"] == replaced["release"]:
+                return {**replaced, "model_version": said["model_version"]}
+    return replaced
 
 
 def start_delivery(job: Mapping[str, Any]) -> None:

@@ -1,0 +1,301 @@
+"""The disk under a promotion: in which order things reach it, and what happens when it is cut off, full or read-only.
+
+The calls of real promotions and rollbacks are recorded; from them follows what a power cut would leave,
+which is built and judged like a kill. Faults are those of the operating system wherever it can be made to
+give them: a full tmpfs, a file size limit, folders without rights; each single call is also made to fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from sqkit.artifacts import ARCHIVE_FOLDER, RELEASE_FILE, STUDENT_FILE
+from sqkit.audit_log import AUDIT_FILE, PROMOTE, ROLLBACK
+from tests.crash_driver import (
+    Call,
+    Ended,
+    Points,
+    Warm,
+    copied,
+    ended,
+    fail_at,
+    limit_file_size,
+    quick_folder,
+)
+from tests.crash_ground import CHANGES, ENV_FILE, Ground, Project, difference, files_of, project_of
+
+LOG: Final = f"data/models/{AUDIT_FILE}"
+PRODUCTION: Final = "data/models/production"
+PAGE: Final = 4096
+
+FAULTY: Final = [name for name in CHANGES if "recovery" not in name]
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    """A process in which everything is imported."""
+    with Warm() as process:
+        yield process
+
+
+# --- in which order things reach the disk
+
+
+def record(name: str) -> list[list[str]]:
+    """Every call that a change makes on files: its name, the path below the project, and where a rename leads."""
+    with quick_folder() as folder:
+        ground = Ground(name, folder)
+        return ended(_recorded, ground).value  # type: ignore[no-any-return]
+
+
+def _recorded(ground: Ground) -> list[list[str]]:
+    root, points = ground.fresh(), Points()
+    points.watch()
+    ground.made(root)
+    return [
+        [call.name, *(os.path.relpath(path, root) for path in (call.path, call.target) if path is not None)]
+        for call in points.calls
+    ]
+
+
+def _before(calls: Sequence[Sequence[str]], first: Sequence[str], then: Sequence[str]) -> bool:
+    """Whether a call is made, and another one at some time after it."""
+    return list(first) in calls and list(then) in calls[calls.index(list(first)) :]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_renamed_was_flushed_before_and_its_folder_is_flushed_after(warm: Warm, name: str) -> None:
+    """A name never stands for bytes that are not on the disk, and the next thing is begun when the name is."""
+    calls = warm.run(record, name)
+
+    for number, call in enumerate(calls):
+        if call[0] == "rename":
+            before, after, (_, source, target) = calls[:number], calls[number + 1 :], call
+            written = max((n for n, one in enumerate(before) if one[0] in ("write", "flush") and one[1] == source), default=-1)
+            assert ["fsync", source] in before[written + 1 :], f"{source} is renamed and was not flushed"
+            assert after[0] == ["fsync", str(Path(target).parent)], f"{target}: its folder is not flushed at once"
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_byte_that_is_written_is_flushed(warm: Warm, name: str) -> None:
+    """After the last write to a file comes a flush of that file to the disk."""
+    calls = warm.run(record, name)
+
+    for number, (said, path, *_) in enumerate(calls):
+        if said in ("write", "truncate"):
+            assert ["fsync", path] in calls[number:], f"{path} is written and never flushed"
+
+
+def test_a_promotion_reaches_the_disk_in_its_order(warm: Warm) -> None:
+    """Archived files, their folder's name, the audit line, the seal, the record, the model; each flushed before the next."""
+    calls = warm.run(record, "promotion")
+    folder = next(call[2] for call in calls if call[0] == "rename" and call[1].endswith(".staging"))
+    staging = f"{Path(folder).parent}/.{Path(folder).name}.staging"
+    line = calls.index(["write", LOG])
+
+    for file in (STUDENT_FILE, "approvals.json", "manifest.json", "promotion_checklist.json"):
+        assert any(call[0] == "rename" and call[2] == f"{staging}/{file}" for call in calls[:line]), file
+    assert _before(calls[:line], ["fsync", staging], ["rename", staging, folder])
+    assert calls[line - 4 : line].count(["fsync", str(Path(folder).parent)]) == 1
+    assert calls[line + 1 : line + 3] == [["fsync", LOG], ["fsync", "data/models"]]
+    renamed = [call[2] for call in calls[line:] if call[0] == "rename"]
+    assert renamed == [
+        "data/models/audit.head",
+        f"{folder}/{RELEASE_FILE}",
+        f"{PRODUCTION}/{RELEASE_FILE}",
+        f"{PRODUCTION}/{STUDENT_FILE}",
+    ]
+
+
+def test_a_rollback_reaches_the_disk_in_its_order(warm: Warm) -> None:
+    """The audit line, the record, the model; each flushed before the next."""
+    calls = warm.run(record, "rollback")
+    line = calls.index(["write", LOG])
+
+    assert calls[line + 1 : line + 3] == [["fsync", LOG], ["fsync", "data/models"]]
+    assert not [call for call in calls[:line] if call[0] == "rename"]
+    assert [call[2] for call in calls[line:] if call[0] == "rename"] == [
+        "data/models/audit.head",
+        f"{PRODUCTION}/{RELEASE_FILE}",
+        f"{PRODUCTION}/{STUDENT_FILE}",
+    ]
+
+
+def test_an_env_file_is_rewritten_before_the_record_says_that_it_is_done(warm: Warm) -> None:
+    """A crash between the two writes it again; a crash after the record never does."""
+    calls = warm.run(record, "promotion with an env file")
+    renamed = [call[2] for call in calls if call[0] == "rename"]
+
+    assert renamed.index(ENV_FILE) < renamed.index(f"{PRODUCTION}/{RELEASE_FILE}")
+
+
+# --- the power is cut
+
+
+class Disk:
+    """What of a tree is on the disk for sure: what was flushed, of files and of folders.
+
+    Inodes are held open, so that no other file gets the number of one that was removed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._bytes: dict[int, bytes] = {}
+        self._names: dict[int, dict[str, int]] = {}
+        self._held: list[int] = []
+        for folder, _, names in os.walk(root):
+            for name in names:
+                self.flushed(Path(folder, name))
+            self.flushed(Path(folder))
+
+    def flushed(self, path: Path) -> None:
+        """A file, or a folder with the names in it, is on the disk as it is now."""
+        handle = os.open(path, os.O_RDONLY)
+        self._held.append(handle)
+        if path.is_dir():
+            self._names[os.fstat(handle).st_ino] = {entry.name: entry.inode() for entry in os.scandir(path)}
+        else:
+            self._bytes[os.fstat(handle).st_ino] = path.read_bytes()
+
+    def nothing_else(self, target: Path) -> Path:
+        """What a power cut leaves where nothing that was not flushed survives."""
+        shutil.rmtree(target, ignore_errors=True)
+        self._rebuild(self.root.stat().st_ino, target)
+        return target
+
+    def _rebuild(self, folder: int, target: Path) -> None:
+        target.mkdir()
+        for name, inode in self._names[folder].items():
+            if inode in self._names:
+                self._rebuild(inode, target / name)
+            else:
+                (target / name).write_bytes(self._bytes.get(inode, b""))
+
+    def names_only(self, target: Path) -> Path:
+        """What it leaves where every name survives, but no byte that was not flushed."""
+        shutil.rmtree(target, ignore_errors=True)
+        for folder, _, names in os.walk(self.root):
+            place = target / Path(folder).relative_to(self.root)
+            place.mkdir()
+            for name in names:
+                (place / name).write_bytes(self._bytes.get(Path(folder, name).stat().st_ino, b""))
+        return target
+
+
+def cut_power_everywhere(name: str) -> dict[str, Any]:
+    """Build and judge what a power cut before each call of a change leaves, at worst."""
+    with quick_folder() as folder:
+        ground, left = Ground(name, folder), folder / "left"
+        left.mkdir()
+        cuts = ended(_cut, ground, left).value
+        for number, said in enumerate(cuts):
+            for kind in ("nothing else", "names only"):
+                copied(left / f"{number} {kind}", ground.here)
+                ground.judge(f"by a power cut (survives: {kind}) before call {number}, {said}")
+        copied(left / "end", ground.here)
+        lost = difference(_without_modes(ground.after), _without_modes(files_of(ground.here)))
+        return {"kills": ground.kills, "wrong": ground.wrong, "lost": lost}
+
+
+def _cut(ground: Ground, left: Path) -> list[str]:
+    root = ground.fresh()
+    disk = Disk(root)
+
+    def act(number: int, call: Call) -> None:
+        disk.nothing_else(left / f"{number} nothing else")
+        disk.names_only(left / f"{number} names only")
+        if call.name == "fsync":
+            disk.flushed(call.path)
+
+    points = Points(act).watch()
+    ground.made(root)
+    seen = [str(call) for call in points.calls]
+    disk.nothing_else(left / "end")
+    return seen
+
+
+def _without_modes(files: dict[str, str]) -> dict[str, str]:
+    return {name: about.split()[-1] for name, about in files.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_power_cut_at_any_point_leaves_old_or_new_and_what_returned_is_kept(warm: Warm, name: str) -> None:
+    """Only what was flushed survives, or every name but no other byte; what a command reported done is on the disk."""
+    report = warm.run(cut_power_everywhere, name)
+
+    print(f"{name}: {report['kills']} power cuts")
+    assert report["wrong"] == []
+    assert report["lost"] == []
+
+
+# --- a call fails
+
+
+def fail_everywhere(name: str, code: int) -> dict[str, Any]:
+    """Let each call of a change fail, one at a time, and judge what it leaves and what it says."""
+    with quick_folder() as folder:
+        ground = Ground(name, folder)
+        wrong = []
+        for number, call in enumerate(ground.points):
+            outcome = ended(_failing, ground, number, code)
+            wrong += [
+                f"{name}, call {number} ({call}) fails: {problem}" for problem in _after_failure(ground, outcome)
+            ]
+        return {"faults": len(ground.points), "wrong": wrong}
+
+
+def _failing(ground: Ground, point: int, code: int) -> list[str]:
+    root = ground.fresh()
+    Points(fail_at(point, code)).watch()
+    return ground.made(root)
+
+
+def _after_failure(ground: Ground, outcome: Ended) -> Iterator[str]:
+    """Before its line counts nothing has changed; after it the refusal says so and recovery finishes."""
+    left = files_of(ground.here)
+    counted = _changes(ground.here) > _changes(ground.before)
+    yield from ground.problems_of_a_reader()
+    if outcome.error not in ("", "OutputError"):
+        yield f"{outcome.error}: {outcome.message}"
+    if ground.change.do in (Project.halt, Project.resume):
+        pass
+    elif not counted and left not in (files_of(ground.before), ground.settled) and not ground.only_archived():
+        yield f"it never counted, and changed {difference(ground.settled, left)}"
+    elif not counted and not outcome.error:
+        yield "it never counted, and nothing was said"
+    elif counted and outcome.error and "counts already" not in outcome.message:
+        yield f"it counts, which is not said: {outcome.message}"
+    elif counted and not outcome.error and left != ground.after and not outcome.value:
+        yield f"nothing was said, and missing is {difference(ground.after, left)}"
+    yield from ground.problems_of_recovery(left)
+    yield from ground.problems_of_going_on()
+
+
+def _changes(root: Path) -> int:
+    """How many promotions and rollbacks count."""
+    log = root / LOG
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return sum(json.loads(line)["kind"] in (PROMOTE, ROLLBACK) for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=["full", "read-only", "broken"])
+def test_whatever_call_fails_nothing_has_changed_or_the_line_counts_and_says_so(
+    warm: Warm, name: str, code: int
+) -> None:
+    """One clear line each time: before the audit line nothing has changed, after it recovery finishes."""
+    report = warm.run(fail_everywhere, name, code)
+
+    assert report["wrong"] == []
+    assert report["faults"] > 5
