@@ -64,8 +64,8 @@ def policy_digest(policy: Policy) -> str:
     return sha256_json(policy.to_dict())
 
 
-def accepted_line(entries: Iterable[Entry], slot: str) -> Entry | None:
-    """The line that put a slot's policy in force; None where none was ever accepted.
+def own_line(entries: Iterable[Entry], slot: str) -> Entry | None:
+    """The line that put this very slot's policy in force; None where none was ever accepted for it.
 
     Raises
     ------
@@ -78,6 +78,20 @@ def accepted_line(entries: Iterable[Entry], slot: str) -> Entry | None:
             _require_accepted(entry, found)
             found = entry
     return found
+
+
+def accepted_line(entries: Iterable[Entry], slot: str) -> Entry | None:
+    """The line whose policy is in force in a slot: its own, else the default slot's; None without any.
+
+    A strategy that is given a place of its own by a setting stays under what was accepted before.
+
+    Raises
+    ------
+    AuditBroken
+        As `own_line`.
+    """
+    lines = list(entries)
+    return own_line(lines, slot) or own_line(lines, DEFAULT_SLOT)
 
 
 def accepted_policy(entries: Iterable[Entry], slot: str) -> Policy | None:

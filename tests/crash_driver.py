@@ -274,7 +274,7 @@ def _flushed_in(frame: FrameType) -> int:
 
 
 def _open_file(handle: int) -> Path:
-    return Path(os.readlink(f"/proc/self/fd/{handle}"))
+    return Path(f"/proc/self/fd/{handle}").readlink()
 
 
 def die() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sqkit.artifacts import APPROVALS_FILE, ARCHIVE_FOLDER, HALT_FILE, STUDENT_FILE
+from sqkit.artifacts import APPROVALS_FILE, ARCHIVE_FOLDER, CHECKLIST_PAGE, HALT_FILE, STUDENT_FILE
 from sqkit.audit_log import AUDIT_FILE
 from sqkit.files import canonical_json, sha256_bytes
 from sqkit.production.approval_book import Book
@@ -134,7 +134,8 @@ class Project(Slotted):
 
 
 def nothing(project: Project) -> None:
-    """A project in which nothing was ever promoted."""
+    """A project in which nothing was ever promoted; the folder of models is there, as candidates lie in it."""
+    (project.root / "data/models").mkdir(parents=True)
 
 
 def one(project: Project) -> None:
@@ -222,6 +223,7 @@ class Change:
     prepare: Callable[[Project], object]
     do: Callable[[Project], object]
     slot: str = "default"
+    day: str = DAY
 
 
 CHANGES: Final[dict[str, Change]] = {
@@ -245,10 +247,10 @@ CHANGES: Final[dict[str, Change]] = {
 }
 
 
-def project_of(name: str, root: Path) -> Project:
-    """A project as the change of this name is made in it."""
-    project = Project(root, slot_name=CHANGES[name].slot)
-    project.on(DAY)
+def project_of(change: Change, root: Path) -> Project:
+    """A project as the change is made in it, on its day."""
+    project = Project(root, slot_name=change.slot)
+    project.on(change.day)
     return project
 
 
@@ -267,15 +269,17 @@ def at_step(begins: str) -> Callable[[str], None]:
 
 
 def run(
-    root: Path,
-    do: Callable[[Project], object],
-    before: Callable[[str], None] = unannounced,
-    slot: str = "default",
+    root: Path, do: Callable[[Project], object], before: Callable[[str], None] = unannounced
 ) -> list[str]:
-    """Make a change, on its day; what a person would have read."""
-    project = Project(root, before=before, slot_name=slot)
-    project.on(DAY)
-    do(project)
+    """Make a change in the default slot; what a person would have read."""
+    return made(Change(nothing, do), root, before)
+
+
+def made(change: Change, root: Path, before: Callable[[str], None] = unannounced) -> list[str]:
+    """Make a change on its day; what a person would have read."""
+    project = project_of(change, root)
+    project.before = before
+    change.do(project)
     return project.said
 
 
@@ -307,13 +311,14 @@ def seen(project: Project) -> Seen:
 
 
 def files_of(root: Path) -> dict[str, str]:
-    """The tree, but for locks, for folders outside the archive, and for a log that holds nothing: that is none."""
+    """The tree without what says nothing: locks, folders outside the archive, an empty log, a checklist's view."""
     log = f"data/models/{AUDIT_FILE}"
     return {
         name: about
         for name, about in tree(root).items()
         if (about != "folder" or ARCHIVE_FOLDER in Path(name).parent.parts)
         and not (name == log and (root / log).stat().st_size == 0)
+        and Path(name).name != CHECKLIST_PAGE
     }
 
 
@@ -339,17 +344,13 @@ class Ground:
         What a reader sees when only a recovery came after what was before.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, change: Change | None = None) -> None:
         folder.mkdir(exist_ok=True)
-        self.name, self.change, self.before, self.here = (
-            name,
-            CHANGES[name],
-            folder / "before",
-            folder / "here",
-        )
+        self.name, self.change = name, change or CHANGES[name]
+        self.before, self.here = folder / "before", folder / "here"
         self.before.mkdir()
         self.change.prepare(Project(self.before, slot_name=self.change.slot))
-        self.change.do(project_of(name, self.fresh()))  # what is loaded at first use is loaded now
+        self.made(self.fresh())  # what is loaded at first use is loaded now
         started = time.perf_counter()
         ended(self.made, self.fresh())
         self.seconds = time.perf_counter() - started
@@ -368,11 +369,11 @@ class Ground:
 
     def look(self, root: Path) -> Seen:
         """As a reader sees it."""
-        return seen(project_of(self.name, root))
+        return seen(project_of(self.change, root))
 
     def made(self, root: Path, before: Callable[[str], None] = unannounced) -> list[str]:
         """Make the change; what a person would have read."""
-        return run(root, self.change.do, before, self.change.slot)
+        return made(self.change, root, before)
 
     def _watched(self, root: Path) -> dict[str, list[str]]:
         points, steps = Points(), list[str]()
@@ -381,7 +382,7 @@ class Ground:
         return {"points": [str(call) for call in points.calls], "steps": steps}
 
     def _recovered(self, root: Path) -> list[str]:
-        return project_of(self.name, root).recover()
+        return project_of(self.change, root).recover()
 
     def judge(self, where: str) -> None:
         """Look at what a kill left, recover, go on; note what is not as it must be."""

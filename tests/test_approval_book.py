@@ -25,7 +25,7 @@ from sqkit.production.approvals import (
     revoke,
 )
 from sqkit.settings import Settings
-from tests.sign_offs import NOW, VERSION, Case
+from tests.sign_offs import NOW, ROLES, VERSION, Case, rewrite
 from tests.small_candidate import small_candidate
 
 
@@ -63,6 +63,10 @@ _EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a fact given twice": (
         lambda book: book["facts"].append(book["facts"][0]),
         "has the id .* of an earlier one",
+    ),
+    "a signer without a signature": (
+        _fact(0, principal="asha@example.com"),
+        "names a signer without a signature",
     ),
     "another statement": (
         lambda book: book["statement"]["predicate"].update(slot="swing"),
@@ -112,6 +116,15 @@ def test_a_revocation_of_nothing_is_an_edit(case: Case) -> None:
 
     with pytest.raises(ArtifactChanged, match="fact 2 takes back a fact that is not there"):
         parse_book(book)
+
+
+def test_facts_are_dated_in_their_order(case: Case) -> None:
+    """A fact that claims to be older than the one before it was put there by hand."""
+    case.approve_all()
+    rewrite(case, lambda fact: fact | {"at": f"2025-01-10T11:0{9 - ROLES.index(fact['role'])}:00Z"})
+
+    with pytest.raises(ArtifactChanged, match="fact 2 is dated before the one it follows"):
+        case.standing()
 
 
 def test_a_clock_that_went_backwards(case: Case) -> None:

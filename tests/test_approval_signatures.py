@@ -178,6 +178,7 @@ def test_a_signature_is_of_whom_the_fact_names(signed: Case, keys: Keys) -> None
     """A fact cannot carry another name than its signer's, neither beside nor inside the signed text."""
     sign_all(signed, keys)
     rewrite(signed, lambda fact: fact | {"principal": "dana@example.com"})
+    assert len(signed.problems()) == 3
     assert all("but the key is that of" in problem.message for problem in signed.problems())
 
     def by_asha(fact: dict[str, Any]) -> dict[str, Any]:
@@ -239,6 +240,20 @@ def test_a_typed_revocation_frees_no_rejection(case: Case, signed: Case, keys: K
     other = plain.reject("risk_manager", "Dana")
     plain.revoke(other.fact["id"])
     assert len(signed.problems()) == 1
+
+
+def test_a_typed_name_takes_no_signed_word_back(case: Case, signed: Case, keys: Keys) -> None:
+    """Neither does a typed approval lift a signed rejection, nor does it replace a signed approval."""
+    sign_all(signed, keys)
+    case.under().approve("risk_manager", "Chen")
+    assert signed.problems() == []
+    assert signed.standing().roles[2].principal == "chen@example.com"
+
+    signed.reject("risk_manager", "", keys.key("chen"))
+    case.under().approve("risk_manager", "Chen")
+    assert len(signed.standing().rejections) == 1
+    signed.approve("risk_manager", "", keys.key("chen"))
+    assert signed.problems() == []
 
 
 def test_without_ssh_keygen_nothing_is_promoted(

@@ -306,6 +306,15 @@ def test_an_approval_grows_too_old(case: Case) -> None:
 # --- rejections and revocations
 
 
+def test_the_newest_approval_that_counts_fills_a_role(case: Case) -> None:
+    """Several people may approve in one role; the last of them whose approval counts is named."""
+    case.approve("ml_lead", "Asha")
+    case.at(NOW + DAY).approve("ml_lead", "Dana", expires="2025-01-12")
+
+    assert case.at(NOW + DAY).standing().roles[0].name == "Dana"
+    assert case.at(NOW + 5 * DAY).standing().roles[0].name == "Asha"
+
+
 def test_a_rejection_blocks_until_its_person_approves(case: Case) -> None:
     """Who and why are named; another person's approval in that role does not lift it, their own does."""
     case.approve_all()
@@ -326,6 +335,10 @@ def test_anybody_may_reject_and_it_does_not_age(case: Case) -> None:
     rejection = case.reject("compliance", "trainer", comment="do not use my model")
 
     assert len(case.problems()) == 1
+    instead = case.reject("ml_lead", "Asha")  # of a role that is rejected nobody says that it is open
+    assert len(case.problems()) == 2
+    case.revoke(instead.fact["id"])
+    case.approve("ml_lead", "Asha")
     assert any("rejected by trainer" in p.message for p in case.at(NOW + 400 * DAY).problems())
     case.revoke(rejection.fact["id"])
     assert case.problems() == []

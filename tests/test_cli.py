@@ -16,6 +16,18 @@ BASELINE = dict(zip(METRIC_KEYS, (0.685, 0.632, 0.654, 1.72, 0.118, 0.091, 0.557
 COMMANDS = {
     *("train-teacher", "train-student", "validate", "checklist", "report", "inspect", "doctor", "data"),
     *("verify", "policy", "lookahead", "holdout", "plan"),
+    *(
+        "approve",
+        "attest",
+        "promote",
+        "rollback",
+        "halt",
+        "resume",
+        "ratify",
+        "quarantine",
+        "status",
+        "history",
+    ),
 }
 
 

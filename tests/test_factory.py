@@ -47,7 +47,7 @@ def test_a_candidate_is_made_an_hour_after_its_tag() -> None:
 
 @pytest.mark.slow
 def test_a_candidate_is_whole_and_worth_promoting(tmp_path: Path) -> None:
-    """PROMOTE with strong evidence, verified, its report whole; the same in another project, at once."""
+    """PROMOTE with strong evidence, verified, its report whole; in another project the same, not made again."""
     model = make_candidate(tmp_path, FIRST, approved=False)
     checklist = json.loads((model.parent / CHECKLIST_FILE).read_text())
     verification = json.loads((model.parent / VERIFICATION_FILE).read_text())
@@ -69,11 +69,10 @@ def test_a_candidate_is_whole_and_worth_promoting(tmp_path: Path) -> None:
 
     elsewhere = tmp_path.with_name(f"{tmp_path.name}-again")
     elsewhere.mkdir()
-    started = time.perf_counter()
-    make_candidate(elsewhere, FIRST, approved=False)
+    again = make_candidate(elsewhere, FIRST, approved=False)
 
-    assert time.perf_counter() - started < 3.0
     assert files_of(elsewhere) == files_of(tmp_path)
+    assert again.stat().st_mtime == pytest.approx(model.stat().st_mtime, abs=0.01), "it was not made again"
 
 
 @pytest.mark.slow
@@ -94,22 +93,6 @@ def test_approvals_are_made_afresh(tmp_path: Path) -> None:
     ]
     assert {fact["at"] for fact in facts} == {"2025-01-03T16:00:00Z"} == {entry["at"] for entry in audit}
     assert [(entry["kind"], entry["passed"]) for entry in audit] == [("drill", True)]
-
-
-@pytest.mark.slow
-def test_two_candidates_of_one_project_answer_differently(tmp_path: Path) -> None:
-    """Another seed gives another student, PROMOTE as well although it is the second to look at its days."""
-    made = [
-        make_candidate(tmp_path, tag, seed, approved=False)
-        for seed, tag in enumerate(("20250101_150000", "20250102_150000"))
-    ]
-    models = [StudentModel.load(path) for path in made]
-    checklist = json.loads((made[1].parent / CHECKLIST_FILE).read_text())
-
-    assert len({model.digest for model in models}) == 2
-    assert len({model.behaviour_digest(0.6) for model in models}) == 2
-    assert checklist["recommendation"] == "PROMOTE"
-    assert checklist["evidence"]["trials"]["n_trials"] == 2
 
 
 def test_what_is_kept_is_for_these_inputs_only(tmp_path: Path) -> None:

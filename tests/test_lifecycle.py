@@ -93,9 +93,11 @@ def test_the_promoted_bytes_are_served_and_archived(told: Story) -> None:
 
 
 def test_the_next_candidate_is_judged_against_what_is_live(told: Story) -> None:
-    """B was compared with the rule, and its decision names A as the incumbent."""
+    """B answers differently, was compared with the rule, and its decision names A as the incumbent."""
     checklist = json.loads((told.second.parent / CHECKLIST_FILE).read_text())
+    behaviours = {StudentModel.load(path).behaviour_digest(0.6) for path in (told.first, told.second)}
 
+    assert len(behaviours) == checklist["evidence"]["trials"]["n_trials"] == 2
     assert checklist["recommendation"] == "PROMOTE"
     assert checklist["baseline_model"] is None
     assert checklist["digests"]["incumbent"] == sha256_file(told.first)

@@ -18,13 +18,16 @@ import pytest
 from sqkit.artifacts import ARCHIVE_FOLDER
 from sqkit.audit_log import AUDIT_FILE
 from sqkit.chain import head_file
-from sqkit.errors import AuditBroken
-from tests.crash_driver import Points, Warm, die, ended, fork, kill_at, limit_file_size, quick_folder
+from sqkit.errors import AuditBroken, ConflictError
+from sqkit.files import sha256_file
+from sqkit.production.promoter import StudentModelPromoter
+from tests.crash_driver import Points, Warm, copied, die, ended, fork, kill_at, limit_file_size, quick_folder
 from tests.crash_ground import (
     CHANGES,
     ENV_BEFORE,
     ENV_FILE,
     ENV_LINES,
+    Change,
     Ground,
     Project,
     asked_of_env_file,
@@ -33,6 +36,8 @@ from tests.crash_ground import (
     two,
     with_env_file,
 )
+from tests.factory import FIRST, SECOND, make_candidate
+from tests.releases import ASHA
 
 RANDOM_SECONDS: Final = 10.0
 LOG: Final = f"data/models/{AUDIT_FILE}"
@@ -115,6 +120,58 @@ def kill_at_random(seconds: float, seed: int) -> dict[str, Any]:
     return {"kills": sum(ground.kills for ground in grounds), "wrong": wrong}
 
 
+def kill_the_promoter(template: str, typed: str, what: str) -> dict[str, Any]:
+    """Kill `StudentModelPromoter` before each step, and before every third call that touches the disk."""
+    changes = {
+        "promote_model": Change(
+            lambda project: copied(Path(template), project.root),
+            lambda project: _promote_model(project, typed),
+            day="2025-03-02",
+        ),
+        "rollback_model": Change(
+            lambda project: _promote_model(_on(copied(Path(template), project.root), "2025-03-02"), typed),
+            lambda project: _promoter(project).rollback_model("20250302"),
+        ),
+    }
+    with quick_folder() as folder:
+        ground = Ground(what, folder, changes[what])
+        for number, step in enumerate(ground.steps):
+            assert ended(_killed_at_step, ground, number).killed
+            ground.judge(f"before step {number}, {step}")
+        for number in range(0, len(ground.points), 3):
+            assert ended(_killed_at_point, ground, number).killed
+            ground.judge(f"before call {number}, {ground.points[number]}")
+        return {"kills": ground.kills, "wrong": ground.wrong, "steps": len(ground.steps)}
+
+
+def _on(root: Path, day: str) -> Project:
+    project = Project(root)
+    project.on(day)
+    return project
+
+
+def _promoter(project: Project) -> StudentModelPromoter:
+    return StudentModelPromoter(
+        project.settings,
+        root=project.root,
+        clock=lambda: project.now,
+        actor=ASHA,
+        on_step=lambda step: project.before(step),
+        say=project.said.append,
+        environ={},
+    )
+
+
+def _promote_model(project: Project, typed: str) -> None:
+    """`sqkit promote`; that it is live already is no reason to stop."""
+    try:
+        _promoter(project).promote_model(typed)
+    except ConflictError:
+        live = project.state.live
+        if live is None or live.model != sha256_file(project.root / typed):
+            raise
+
+
 def kill_before_the_env_file(root: str) -> list[str]:
     """Kill a promotion after its line, before it rewrites the env file."""
     project = Project(Path(root))
@@ -160,6 +217,30 @@ def test_killed_at_random_moments_the_same_holds(warm: Warm) -> None:
     print(f"{report['kills']} random kills in {RANDOM_SECONDS:g} s")
     assert report["wrong"] == []
     assert report["kills"] > 0
+
+
+@pytest.fixture(scope="module")
+def two_candidates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A project in which the first candidate is live and the second is approved; read only."""
+    root = tmp_path_factory.mktemp("candidates")
+    first = make_candidate(root, FIRST, seed=0).relative_to(root)
+    _promote_model(_on(root, "2025-01-02"), first.as_posix())
+    return root, make_candidate(root, SECOND, seed=1).relative_to(root).as_posix()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["promote_model", "rollback_model"])
+def test_the_promoter_itself_is_killed_on_a_real_candidate_and_the_same_holds(
+    warm: Warm, two_candidates: tuple[Path, str], what: str
+) -> None:
+    """With every check, on a candidate that was trained, validated and approved."""
+    started = time.perf_counter()
+
+    report = warm.run(kill_the_promoter, *two_candidates, what)
+
+    print(f"{what}: {report['kills']} kills, {report['steps']} steps, {time.perf_counter() - started:.1f} s")
+    assert report["wrong"] == []
+    assert report["steps"] > 1
 
 
 # --- what a crash, or a person, leaves of the log

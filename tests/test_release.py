@@ -17,6 +17,7 @@ from sqkit.artifacts import APPROVALS_FILE, RELEASE_FILE, SIGNERS_FILE, STUDENT_
 from sqkit.chain import head_file
 from sqkit.errors import ArtifactChanged, AuditBroken, ReleaseDamaged
 from sqkit.files import canonical_json, sha256_bytes, sha256_json, write_json
+from sqkit.production.candidate import Candidate
 from sqkit.production.interventions import halt
 from sqkit.production.promotion import Promotion, promote
 from sqkit.production.release import read_release, release_record, served_release
@@ -316,6 +317,22 @@ def test_a_damaged_archive_gives_no_record(slotted: Slotted) -> None:
             release_record(slotted.models, "default", state.live, state.live.entry, entries)
         place.write_bytes(kept)
     assert release_record(slotted.models, "default", state.live, state.live.entry, entries)
+
+
+def test_approvals_that_were_reformatted_are_not_promoted(tmp_path: Path) -> None:
+    """The record embeds the value and the log names the bytes: both must stay one thing."""
+    folder = tmp_path / "data/models/20240101_000001/student"
+    content = {name: value for name, value in promotion_of(1).content.items() if name != "digests"}
+    for text, fits in ((canonical_json({"facts": []}), True), ('{"facts":[]}\n', False), ("[", False)):
+        files = {**promotion_of(1).files, APPROVALS_FILE: text.encode()}
+        candidate = Candidate(folder / STUDENT_FILE, f"{folder}/{STUDENT_FILE}", files, None)
+        try:
+            made = Promotion.of(candidate, None, {**content, "digests": {}})
+        except ArtifactChanged as problem:
+            assert not fits, problem
+        else:
+            assert fits
+            assert made.content["digests"]["approvals"] == sha256_bytes(text.encode())
 
 
 # --- what is served

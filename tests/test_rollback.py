@@ -598,7 +598,7 @@ def test_a_name_of_several_releases_lists_them(slotted: Slotted) -> None:
         slotted.promote(number)
     twice = slotted.entries[0]
 
-    with pytest.raises(ArchiveAmbiguous, match="2 releases called"):
+    with pytest.raises(ArchiveAmbiguous, match="2 releases are called"):
         slotted.roll_back(twice["model_version"])
 
 
@@ -606,7 +606,7 @@ def test_an_unknown_name_lists_what_left(slotted: Slotted) -> None:
     """With the dates a person would look for."""
     of_january_and_march(slotted)
 
-    with pytest.raises(ArchiveUnknown, match=r"no release called 20240101_000000; releases left on 20250301"):
+    with pytest.raises(ArchiveUnknown, match=r"no release is called 20240101_000000; releases left on 20250301"):
         slotted.roll_back("20240101_000000")
 
 

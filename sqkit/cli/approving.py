@@ -34,8 +34,7 @@ def approve(
 ) -> int:
     """Approve a student in a role, reject it, or take back what was said.
 
-    Bound to exactly these bytes: when model, checklist, report, policy or scope change, the approval
-    is void.
+    Bound to exactly these bytes of model, checklist and report: change one and it is void.
 
     Parameters
     ----------

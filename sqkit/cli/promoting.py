@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from sqkit.cli.words import Json, Switch, app, group, show
+from sqkit.errors import SqkitError, UsageError
 
 if TYPE_CHECKING:
     from sqkit.production.changes import Production
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 quarantine = group("quarantine", "Models that were rolled back and must not come back unseen.")
 
-As = Annotated[str, Parameter(name="--as", negative=())]
+As = Annotated[str, Parameter(name="--as", show_default=False)]
+Text = Annotated[str, Parameter(show_default=False)]
 
 
 @app.command
@@ -61,8 +63,6 @@ def promote(
 
 def _verify_first(model: str) -> None:
     """Compute the decision again where that is possible; what differs stands in verification.json and is refused."""
-    from sqkit.errors import SqkitError
-
     try:
         from sqkit.research.verification import verify, write_verification
     except ModuleNotFoundError:
@@ -126,8 +126,8 @@ def _environment(lines: tuple[str, ...]) -> list[str]:
 def rollback(
     *,
     slot: str = "default",
-    to: str = "",
-    reason: str = "",
+    to: Text = "",
+    reason: Text = "",
     as_: As = "",
     env_file: str | None = None,
     drill: Switch = False,
@@ -136,30 +136,39 @@ def rollback(
 ) -> int:
     """Go back to an earlier release at once; needs no approval, evidence, network or research extra.
 
+    What is live now is quarantined: it is not promoted again until sqkit quarantine release.
+
     Parameters
     ----------
     slot
         default, or a strategy.
     to
-        The date a release left production (YYYYMMDD), its archive folder, its version, or none for no
-        student; by default the release that was live before.
+        The date a release left production (YYYYMMDD), its archive folder, its version, the beginning of
+        its digest, or none for no student; by default the release that was live before.
     reason
-        Kept in the audit log.
+        Why; kept in the audit log. A rollback needs one.
     as_
         Who you are; by default the account's name.
     env_file
         File whose version pin is brought in line in the same step.
     drill
-        Do it in a scratch folder instead; ticks the box "rollback tested" for 30 days.
+        Try it in a scratch folder instead; ticks the box "rollback tested" for 30 days.
     dry_run
         Show the target and every step; write nothing.
     json
         Print the outcome as JSON.
     """
-    promoter = _promoter(as_)
     if drill:
-        return _drill(promoter.production, slot, json)
-    planned = promoter.plan_rollback(to, slot=slot, reason=reason or "dry run", env_file=env_file)
+        if to or env_file or dry_run:
+            raise UsageError(
+                "--drill tries the rollback in a scratch folder and changes nothing; leave out --to, --env-file and "
+                "--dry-run"
+            )
+        return _drill(_production(as_), slot, json)
+    promoter = _promoter(as_)
+    planned = promoter.plan_rollback(
+        to, slot=slot, reason="dry run" if dry_run else reason, env_file=env_file
+    )
     for note in planned.target.notes:
         print(f"sqkit: {note}", file=sys.stderr)
     if planned.target.already:
@@ -176,6 +185,7 @@ def rollback(
             "",
             *steps,
             "",
+            *_environment(planned.environment),
             "nothing was written",
         ]
         show(_rolled_back(planned), json, lines)
@@ -213,8 +223,13 @@ def _rollback_lines(done: RolledBack) -> list[str]:
         *_environment(done.environment),
         *barred,
         f"slot {done.slot}: rolled back to {done.target.described}; audit line {entry['digest'][:12]}",
-        "nobody approved this: somebody else ratifies it with sqkit ratify",
+        f"nobody approved this: somebody else ratifies it with sqkit ratify{_slot_words(done.slot)}",
     ]
+
+
+def _slot_words(slot: str) -> str:
+    """What a command needs to mean that slot."""
+    return "" if slot == "default" else f" --slot {slot}"
 
 
 def _drill(production: Production, slot: str, json: bool) -> int:
@@ -247,15 +262,18 @@ def halt(*, reason: str, slot: str = "default", as_: As = "", json: Json = False
     """
     from sqkit.production.interventions import halt as stop
 
-    production = _promoter(as_).production
+    production = _production(as_)
+    place = production.slot(slot)
+    said = "is halted already" if place.halt_path.exists() else "halted"
     entry = stop(production, slot, reason)
-    show({"halt": entry}, json, [f"slot {production.slot(slot).name}: halted; sqkit resume ends it"])
+    line = f"slot {place.name}: {said}; sqkit resume{_slot_words(place.name)} ends it"
+    show({"halt": entry}, json, [line])
     return 0
 
 
 @app.command
-def resume(*, slot: str = "default", reason: str = "", as_: As = "", json: Json = False) -> int:
-    """End a halt.
+def resume(*, slot: str = "default", reason: Text = "", as_: As = "", json: Json = False) -> int:
+    """End a halt: the student of the slot is served again.
 
     Parameters
     ----------
@@ -270,7 +288,7 @@ def resume(*, slot: str = "default", reason: str = "", as_: As = "", json: Json 
     """
     from sqkit.production.interventions import resume as go_on
 
-    production = _promoter(as_).production
+    production = _production(as_)
     entry = go_on(production, slot, reason)
     said = "resumed" if entry else "is not halted; nothing to do"
     show({"resume": entry}, json, [f"slot {production.slot(slot).name}: {said}"])
@@ -279,7 +297,7 @@ def resume(*, slot: str = "default", reason: str = "", as_: As = "", json: Json 
 
 @app.command
 def ratify(
-    *, slot: str = "default", comment: str = "", as_: As = "", key: str = "", json: Json = False
+    *, slot: str = "default", comment: Text = "", as_: As = "", key: Text = "", json: Json = False
 ) -> int:
     """Agree to a rollback that somebody made without approval.
 
@@ -298,7 +316,7 @@ def ratify(
     """
     from sqkit.production.interventions import ratify as agree
 
-    production = _promoter(as_).production
+    production = _production(as_)
     entry = agree(production, slot, comment, key=Path(key) if key else None, terminal=sys.stdin.isatty())
     show(
         {"ratify": entry},
@@ -329,8 +347,9 @@ def quarantine_release(
     """
     from sqkit.production.interventions import release_quarantine
 
-    entry = release_quarantine(_promoter(as_).production, slot, digest, reason)
-    show({"quarantine_release": entry}, json, [f"slot {entry['slot']}: {entry['model'][:12]} is released"])
+    entry = release_quarantine(_production(as_), slot, digest, reason)
+    released = f"model {entry['model'][:12]} is released from quarantine; it may be promoted or gone back to"
+    show({"quarantine_release": entry}, json, [f"slot {entry['slot']}: {released}"])
     return 0
 
 
@@ -358,5 +377,18 @@ def _promoter(name: str = "") -> StudentModelPromoter:
         Settings(),
         actor=Actor.here(name),
         environ=os.environ,
-        say=lambda line: print(f"sqkit: {line}", file=sys.stderr, flush=True),
+        say=_say,
     )
+
+
+def _production(name: str = "") -> Production:
+    """For what needs no candidate and no approval: it loads no more than that."""
+    from sqkit.people import Actor
+    from sqkit.production.changes import Production
+    from sqkit.settings import Settings
+
+    return Production(Settings(), actor=Actor.here(name), say=_say)
+
+
+def _say(line: str) -> None:
+    print(f"sqkit: {line}", file=sys.stderr, flush=True)

@@ -137,7 +137,10 @@ def _signed(fact: Fact, signer: Signer, signers: str) -> Fact:
     assert signer.key is not None
     text, namespace = signed_text(fact), namespace_of(fact)
     signature = sign(text, signer.key, namespace, terminal=signer.terminal)
-    principal = principal_of(text, signature, signers, namespace, made_at(fact))
+    try:
+        principal = principal_of(text, signature, signers, namespace, made_at(fact))
+    except SignatureRefused as refusal:
+        raise SignatureRefused(f"--key {signer.key}: {refusal.message}", **refusal.values) from None
     return {**fact, "principal": principal, "signature": signature}
 
 

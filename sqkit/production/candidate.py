@@ -26,7 +26,6 @@ from sqkit.files import parse_json, sha256_bytes
 from sqkit.model_file import read_model_bytes
 from sqkit.report_manifest import MANIFEST, run_naming
 from sqkit.settings import Settings
-from sqkit.student import read_metadata
 
 RELEASE_FILES: Final = (
     STUDENT_FILE,
@@ -73,6 +72,8 @@ class Candidate:
     @property
     def about(self) -> dict[str, Any]:
         """The model's metadata, from the very bytes that were read."""
+        from sqkit.student import read_metadata  # compiled code: most readers of a folder need none
+
         if _ABOUT not in self._parsed:
             self._parsed[_ABOUT] = read_metadata(self.require(STUDENT_FILE), Path(self.typed))
         return self._parsed[_ABOUT]  # type: ignore[no-any-return]

@@ -77,7 +77,7 @@ def drill(production: Production, slot_name: str) -> Drilled:
                 raise
             except SqkitError as problem:
                 passed = False
-                steps.append(one_line(f"failed: {problem}".replace(f"{place.models_dir}/", "")))
+                steps.append(_said(place, f"failed: {problem}"))
                 break
     took = round(1000 * slowest)
     entry = production.append(slot, DRILL, {"passed": passed, "steps": steps, "milliseconds": took})
@@ -111,7 +111,7 @@ def _roll_back(place: Place, expected: str | None, steps: list[str]) -> float:
     started = time.perf_counter()
     state = place.state()
     target = find_target(place.models_dir, state)
-    steps += target.notes
+    steps += [_said(place, note) for note in target.notes]
     roll_back(
         place,
         rollback_content(state, target, reason=_REASON, automatic=False, alert=None, environment=None),
@@ -128,6 +128,11 @@ def _roll_back(place: Place, expected: str | None, steps: list[str]) -> float:
         )
     steps.append(f"rolled back to {target.described}: probed, in place, served")
     return seconds
+
+
+def _said(place: Place, text: str) -> str:
+    """As a line of the log keeps it: without the scratch folder, which is gone by then."""
+    return one_line(text.replace(f"{place.models_dir}/", ""))
 
 
 def _stand_in(state: SlotState) -> Promotion:

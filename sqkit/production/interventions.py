@@ -6,8 +6,10 @@ takes a `Production` and returns the audit line, None where nothing was to be do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sqkit.audit_log import HALT, QUARANTINE_RELEASE, RATIFY, RESUME
 from sqkit.chain import Entry
@@ -111,16 +113,21 @@ def ratify(
         terminal=terminal,
     )
     production.actor = replace(production.actor, principal=principal)
-    same = {waiting["actor"]["name"].casefold(), (waiting["actor"]["principal"] or "").casefold()}
-    who = principal or production.actor.name
-    if who.casefold() in same and not production.settings.promotion_allow_self_approval:
+    same = sorted(_names(waiting["actor"]) & _names(production.actor.to_dict()))
+    if same and not production.settings.promotion_allow_self_approval:
         raise SelfApproval(
-            f"slot {place.slot.name}: {who} rolled back, somebody else has to ratify it; name yourself with --as",
-            name=who,
+            f"slot {place.slot.name}: {waiting['actor']['name']} rolled back, somebody else has to ratify it; name "
+            "yourself with --as",
+            name=same[0],
         )
     return production.append(
         place.slot, RATIFY, {"rollback": waiting["digest"], "comment": comment, **signed}
     )
+
+
+def _names(actor: Mapping[str, Any]) -> set[str]:
+    """What a person goes by, in one case."""
+    return {name.casefold() for name in (actor["name"], actor["principal"]) if name}
 
 
 def release_quarantine(production: Production, slot: str, digest: str, reason: str) -> Entry:
@@ -174,5 +181,5 @@ def _shown(path: Path) -> str:
 def _reason(reason: str, command: str) -> str:
     reason = one_line(reason)
     if not reason:
-        raise UsageError(f"sqkit {command}: say why, in one line, with --reason")
+        raise UsageError(f"{command}: say why, in one line, with --reason")
     return reason

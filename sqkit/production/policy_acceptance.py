@@ -21,6 +21,7 @@ from sqkit.policy_in_force import (
     accepted_line,
     accepted_policy,
     looser,
+    own_line,
     policy_digest,
     policy_in_force,
     policy_of_run,
@@ -149,7 +150,7 @@ def accept_policy(
         raise UsageError("sqkit policy accept: give the reason in one line", reason=reason)
     entries, place = production.log.entries(), production.place(production.slot(slot))
     name = place.slot.name
-    line, present = accepted_line(entries, name), policy_in_force(production.settings, entries, name)
+    line, present = own_line(entries, name), policy_in_force(production.settings, entries, name)
     statement = policy_statement(
         policy,
         slot=name,
@@ -173,7 +174,7 @@ def accept_policy(
         return Accepted(name, line, new=False)
     content = {"policy": policy.to_dict(), "policy_digest": policy_digest(policy), "reason": reason, **signed}
     with production.log.writing() as write:
-        if accepted_line(production.log.entries(), name) != line:
+        if own_line(production.log.entries(), name) != line:
             raise ConflictError(
                 f"slot {name}: another policy was accepted meanwhile; look at it with sqkit policy show",
                 slot=name,

@@ -21,7 +21,8 @@ from sqkit.artifacts import (
 )
 from sqkit.audit_log import AUDIT_FILE, PROMOTE, UNMANAGED
 from sqkit.chain import Entry
-from sqkit.files import sha256_bytes
+from sqkit.errors import ArtifactChanged
+from sqkit.files import canonical_json, parse_json, sha256_bytes
 from sqkit.people import Actor
 from sqkit.production.archive import archive_folder, archive_name, clear_leftover, staging_place, storing
 from sqkit.production.audit import AuditLog, Write, date_in, instant
@@ -93,7 +94,21 @@ class Promotion:
 
     @classmethod
     def of(cls, candidate: Candidate, signers: str | None, content: Mapping[str, Any]) -> Promotion:
-        """The promotion of a candidate; digests of what the line names come from the bytes themselves."""
+        """The promotion of a candidate; digests of what the line names come from the bytes themselves.
+
+        Raises
+        ------
+        ArtifactChanged
+            The approvals are not written as sqkit writes them: what ``release.json`` embeds could not be
+            held against their digest.
+        """
+        approvals = candidate.files.get(APPROVALS_FILE, b"")
+        if canonical_json(parse_json(approvals, Path(APPROVALS_FILE))).encode() != approvals:
+            place = candidate.folder / APPROVALS_FILE
+            raise ArtifactChanged(
+                f"{place}: was written by something else than sqkit; restore it, or remove it and approve again",
+                path=str(place),
+            )
         files = dict(candidate.files) | ({SIGNERS_FILE: signers.encode()} if signers is not None else {})
         names = {
             "model": STUDENT_FILE,

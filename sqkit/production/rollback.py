@@ -127,13 +127,13 @@ def _named(models_dir: Path, state: SlotState, to: str) -> Target:
     found = _called(state, to)
     if not found:
         raise ArchiveUnknown(
-            f"slot {state.slot}: no release {_meant(to)}; {_known(state)}", to=to, slot=state.slot
+            f"slot {state.slot}: no release {_meant(to, 'is')}; {_known(state)}", to=to, slot=state.slot
         )
     live = [release for release in found if state.live is not None and release.model == state.live.model]
     free = [release for release in found if release not in live and release.model not in state.quarantined]
     if len(free) > 1:
         raise ArchiveAmbiguous(
-            f"slot {state.slot}: {len(free)} releases {_meant(to)}: "
+            f"slot {state.slot}: {len(free)} releases {_meant(to, 'are')}: "
             f"{', '.join(release.name for release in free)}; name one with --to",
             to=to,
             releases=[release.name for release in free],
@@ -178,8 +178,8 @@ def _left_on(stay: Stay) -> str:
     return stay.left["date"].replace("-", "") if stay.left else ""
 
 
-def _meant(to: str) -> str:
-    return f"that left production on {to}" if _DATE.fullmatch(to) else f"called {to}"
+def _meant(to: str, verb: str) -> str:
+    return f"left production on {to}" if _DATE.fullmatch(to) else f"{verb} called {to}"
 
 
 def _known(state: SlotState) -> str:
@@ -235,7 +235,7 @@ def rollback_content(
     """
     live, release, reason = state.live, target.release, one_line(reason)
     if not reason:
-        raise UsageError("sqkit rollback: say why, in one line, with --reason")
+        raise UsageError("rollback: say why, in one line, with --reason")
     return {
         "alert": dict(alert) if alert is not None else None,
         "automatic": automatic,

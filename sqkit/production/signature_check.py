@@ -18,7 +18,7 @@ from sqkit.audit_log import AUDIT_FILE, POLICY, RATIFY
 from sqkit.chain import Entry
 from sqkit.errors import AuditBroken, SigningFailed, SqkitError
 from sqkit.files import canonical_json, parse_json, sha256_bytes
-from sqkit.policy_in_force import accepted_line
+from sqkit.policy_in_force import own_line
 from sqkit.production.approval_book import parse_book
 from sqkit.production.approval_voices import approvals_in_force, verified_later, voices_about
 from sqkit.production.log_walk import Walk
@@ -166,7 +166,7 @@ def _other_statement(until: Sequence[Entry], entry: Entry, broken: set[str]) -> 
     if entry["slot"] in broken:  # each policy is signed as the successor of the one before it
         return ""
     try:
-        accepted_line(until, entry["slot"])
+        own_line(until, entry["slot"])
     except AuditBroken as problem:
         broken.add(entry["slot"])
         return str(problem)

@@ -17,6 +17,7 @@ from sqkit.records import iso_date
 from sqkit.research.accuracy import RULE
 from sqkit.research.backtest import Window
 from sqkit.research.requests import ValidationRequest
+from sqkit.research.run_policy import judged_by
 from sqkit.research.sources import HORIZON_BARS, INTERVALS, parse_day
 from sqkit.research.validation_plan import distinct, production_baseline
 from sqkit.research.window_plan import plan_lines, plan_window
@@ -54,7 +55,7 @@ def plan_job(
         raise UsageError(f"the window starts {start} and ends {end}: start must not be after end")
     return _plan(
         settings,
-        Policy.from_settings(settings),
+        judged_by(strategy).policy,
         strategy=strategy,
         symbols=distinct(symbols),
         window=window,
@@ -86,7 +87,7 @@ def lines_before_training(
     )
     plan = _plan(
         settings,
-        request.thresholds.policy(),
+        request.thresholds.policy(strategy),
         strategy=strategy,
         symbols=request.symbols or teacher["symbols"],
         window=window,
