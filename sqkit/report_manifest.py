@@ -38,11 +38,8 @@ def run_of_artifacts(reports_dir: Path, version: str, folder: str, artifact: Pat
         return None
     digest = sha256_file(artifact)
     for number in reversed(run_numbers(reports_dir, version)):
-        manifest = run_folder(reports_dir, version, number) / MANIFEST
-        if manifest.is_file():
-            named = read_json(manifest)["artifacts"]
-            if named["folder"] == folder and named["files"].get(artifact.name) == digest:
-                return number
+        if _names(run_folder(reports_dir, version, number), folder, artifact.name, digest):
+            return number
     return None
 
 
@@ -53,12 +50,20 @@ def run_naming(reports_dir: Path, folder: str, checklist_digest: str) -> Path | 
     matches = [(RUN_FOLDER.match(path.name), path) for path in reports_dir.iterdir()]
     runs = [(match["version"], int(match["number"]), path) for match, path in matches if match]
     for _, _, path in sorted(runs, reverse=True):
-        if not (path / MANIFEST).is_file():
-            continue
-        named = read_json(path / MANIFEST)["artifacts"]
-        if named["folder"] == folder and named["files"].get(CHECKLIST_FILE) == checklist_digest:
+        if _names(path, folder, CHECKLIST_FILE, checklist_digest):
             return path
     return None
+
+
+def _names(run: Path, folder: str, artifact: str, digest: str) -> bool:
+    """Whether a run's manifest names an artifact; a damaged manifest names nothing, and hides no other run."""
+    if not (run / MANIFEST).is_file():
+        return False
+    try:
+        named = read_json(run / MANIFEST)["artifacts"]
+        return bool(named["folder"] == folder and named["files"].get(artifact) == digest)
+    except (ArtifactChanged, AttributeError, KeyError, TypeError):
+        return False
 
 
 def verify_manifest(folder: Path, root: Path) -> list[str]:

@@ -318,7 +318,7 @@ def files_of(root: Path) -> dict[str, str]:
         for name, about in tree(root).items()
         if (about != "folder" or ARCHIVE_FOLDER in Path(name).parent.parts)
         and not (name == log and (root / log).stat().st_size == 0)
-        and Path(name).name != CHECKLIST_PAGE
+        and CHECKLIST_PAGE not in name
     }
 
 

@@ -59,6 +59,7 @@ def test_the_page_shows_who_signed(signed: Case, keys: Keys) -> None:
         "- [ ] **Risk Manager**: ❌ rejected by Chen (typed name, not authenticated) Date: 2025-01-10: too thin"
         in signed.page
     )
+    assert signed.page.count("**Risk Manager**") == 1
     assert "The approvals allow AAA." in signed.page
 
     small_candidate(signed.root, VERSION, grade="strong")

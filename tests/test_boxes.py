@@ -13,9 +13,13 @@ from sqkit.audit_log import DRILL
 from sqkit.chain import Entry
 from sqkit.checklist_signoffs import BOX_TITLES
 from sqkit.errors import ArchiveUnknown, SignatureRefused, UsageError
+from sqkit.files import write_json
 from sqkit.people import Actor
+from sqkit.production.approval_book import new_fact
 from sqkit.production.approval_desk import audit_log, open_desk
+from sqkit.production.approval_facts import ATTEST
 from sqkit.production.approvals import Recorded, Signer, approve, attest, revoke
+from sqkit.production.audit import instant
 from sqkit.production.boxes import BOXES, REQUIRED, BoxState, box_states
 from sqkit.production.live_boxes import attest_live
 from sqkit.production.promoter import StudentModelPromoter
@@ -147,6 +151,16 @@ def test_what_the_program_ticks_nobody_attests(root: Path, box: str, line: str) 
     assert not (root / MODEL).with_name("approvals.json").exists()
 
 
+def test_a_word_in_the_book_ticks_no_box_of_the_programs(root: Path) -> None:
+    """Whoever writes an attestation of such a box by hand has written nothing."""
+    desk = open_desk(MODEL, settings=settings_of(), root=root, now=NOW)
+    said = {"kind": ATTEST, "box": "rollback-tested", "note": "trust me", "at": instant(NOW)}
+    fact = new_fact(desk.book, {**said, "name": "Asha", "user": "asha", "host": "desk1"})
+    write_json((root / MODEL).with_name("approvals.json"), desk.book.with_fact(fact).to_dict())
+
+    assert not boxes(root)["rollback-tested"].ticked
+
+
 def test_a_persons_box(root: Path) -> None:
     """Attested it is ticked with name, day and note; taken back it is open; a changed candidate opens it."""
     fact = tick(root, "period-representative").fact
@@ -245,6 +259,9 @@ def test_a_promotion_ticks_its_own_boxes(root: Path) -> None:
     assert found["baseline-archived"].by == "no earlier release"
     assert found["config-updated"].by == "the promotion, which wrote .env"
     assert "- [x] Baseline model archived with timestamp — no earlier release\n" in page(root)
+
+    small_candidate(root, VERSION, grade="strong")
+    assert not boxes(root)["baseline-archived"].ticked
 
 
 def test_boxes_of_the_live_release_are_lines_of_the_log(root: Path) -> None:

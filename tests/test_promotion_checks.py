@@ -341,6 +341,13 @@ class TestIncumbent:
         ready.production.write_bytes(b"anything")
         refused(ready, "incumbent", DecisionStale, 5, sha256_bytes(b"anything")[:12])
 
+    def test_what_was_copied_over_a_live_release_is_no_incumbent(self, tmp_path: Path) -> None:
+        """The log names what is live, whatever lies in its place for the moment."""
+        Slotted(tmp_path).promote(1, "2024-12-01")
+        project = promotable(tmp_path)
+        project.production.write_bytes(b"anything")
+        assert project.check("incumbent").status == "pass"
+
     def test_a_decision_against_a_copied_model_is_let_through(self, tmp_path: Path) -> None:
         """Nothing was ever promoted, but something was in production when it was validated."""
         place = tmp_path / Settings(_env_file=None).student_model_path

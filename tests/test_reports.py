@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sqkit.artifacts import CHECKLIST_FILE
 from sqkit.errors import ArtifactChanged, ConflictError, ReportIncomplete, UsageError
 from sqkit.files import read_json
-from sqkit.report_manifest import MANIFEST, verify_manifest
+from sqkit.report_manifest import MANIFEST, run_naming, verify_manifest
 from sqkit.research.manifest import (
     NotebookRun,
     carry_page,
@@ -491,3 +492,22 @@ def test_an_index_of_nothing(tmp_path: Path) -> None:
     """No run yet is said, with what to do."""
     assert build_index(tmp_path / "reports") == []
     assert "make validate" in (tmp_path / "reports" / "index.md").read_text()
+
+
+def test_a_damaged_manifest_hides_no_other_run(tmp_path: Path) -> None:
+    """What a broken report says of itself is nothing; the run that names the artifacts is still found."""
+    digest = "a" * 64
+    whole = {"artifacts": {"folder": "data/models/x/student", "files": {CHECKLIST_FILE: digest}}}
+    for name, text in (
+        ("20250101_000000-v1", json.dumps(whole)),
+        ("20250102_000000-v1", "{}"),
+        ("20250103_000000-v1", "[]"),
+        ("20250104_000000-v1", "{not json"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_text(text)
+
+    found = run_naming(tmp_path, "data/models/x/student", digest)
+
+    assert found == tmp_path / "20250101_000000-v1"
+    assert run_naming(tmp_path, "data/models/y/student", digest) is None
