@@ -102,7 +102,10 @@ def test_a_value_of_another_type_is_refused(models: Path, kind: str, field: str)
         (PROMOTE, "release", "20250101_120000_aaaaaaaa\n"),
         (PROMOTE, "release", "20250101_120000_bbbbbbbb"),  # of another model than the line names
         (PROMOTE, "release", "٢٠٢٥٠١٠١_120000_aaaaaaaa"),
-        *((PROMOTE, "files", {name: "a" * 64}) for name in ("../x", "a/b", ".hidden", "", "a\nb", "..")),
+        *(
+            (PROMOTE, "files", {"student_model.onnx": "a" * 64, name: "b" * 64})
+            for name in ("../x", "a/b", ".hidden", "", "a\nb", "..", "/etc/passwd", "x" * 101)
+        ),
         (PROMOTE, "files", {}),
         (PROMOTE, "files", {"student_model.onnx": "b" * 64}),  # not the model that the digests name
         (PROMOTE, "files", {"student_model.onnx": "a" * 64, "promotion_checklist.json": "A" * 64}),
@@ -397,12 +400,27 @@ def test_a_process_that_runs_on_sees_the_loss_too(slotted: Slotted) -> None:
         production.log.entries()
 
 
+def test_a_record_that_changed_since_it_was_read_is_read_again(slotted: Slotted) -> None:
+    """A process that runs on, production put on another line by another process, the log cut back: it shows."""
+    slotted.promote(1)
+    production = slotted.production
+    assert len(production.log.entries()) == 1
+    second = slotted.archived(slotted.promote(2))
+    cut(slotted, 1)
+    head_file(slotted.log).unlink()
+    shutil.rmtree(second)
+
+    with pytest.raises(AuditBroken) as caught:
+        production.log.entries()
+    assert caught.value.values["witnesses"] == [str(slotted.slot.release_path)] * 2
+
+
 def test_a_witness_that_was_damaged_is_no_evidence(promoted: Slotted) -> None:
     """A release.json whose line was edited says nothing about the log; the log holds."""
     for place in [*promoted.models.glob("archive/*/release.json"), promoted.slot.release_path]:
         record = json.loads(place.read_text())
-        record["placed_by"]["slot"] = "swing"
-        record["promotion"]["slot"] = "swing"
+        for name in ("placed_by", "promotion"):
+            record[name]["digest"] = "f" * 64
         place.write_text(json.dumps(record))
 
     assert len(promoted.entries) == 6

@@ -158,6 +158,13 @@ def test_nothing_of_production_changes_but_one_line(sound: Slotted) -> None:
     assert set(Path(tempfile.gettempdir()).glob("sqkit-drill-*")) <= scratch
 
 
+def test_a_copied_model_takes_part(slotted: Slotted) -> None:
+    """What lies in production before the first promotion is what a rollback of that would come back to."""
+    copied_first(slotted)
+
+    assert any(step.startswith("rolled back to unmanaged (") for step in drilled(slotted).steps)
+
+
 def test_drilling_twice_is_two_lines(slotted: Slotted) -> None:
     """Each drill is a fact of its own; the newest that passed counts."""
     slotted.promote(1)

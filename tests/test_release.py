@@ -295,6 +295,8 @@ def test_parts_of_two_records_make_no_third(slotted: Slotted) -> None:
         second | {"promotion": back["promotion"]},
         back | {"placed_by": second["placed_by"]},
         second | dict.fromkeys(("promotion", "model", "release")) | {"state": "none"},
+        back | {name: second[name] for name in ("placed_by", "release", "replaces")},
+        second | {name: back[name] for name in ("promotion", "model", "model_version", "approvals")},
     ):
         write_json(slotted.slot.release_path, mixed)
         with pytest.raises(ReleaseDamaged):

@@ -24,7 +24,7 @@ from sqkit.files import output_errors, sha256_bytes
 from sqkit.people import one_line
 from sqkit.production.archive import archive_folder, is_stored
 from sqkit.production.changes import Production
-from sqkit.production.promotion import Place, Promotion, keep_unrecorded, promote
+from sqkit.production.promotion import Place, Promotion, promote
 from sqkit.production.release import served_release
 from sqkit.production.rollback import find_target, roll_back, rollback_content
 from sqkit.production.slot_state import ReleaseFact, SlotState
@@ -85,7 +85,6 @@ def drill(production: Production, slot_name: str) -> Drilled:
 
 
 def _back_from_damage(place: Place, steps: list[str]) -> float:
-    keep_unrecorded(place)
     before = place.state()
     promote(place, _stand_in(before))
     steps.append("a release with a damaged model took the slot, in a scratch folder")
