@@ -120,9 +120,9 @@ def runtime_differences(decided: Mapping[str, Any], today: Mapping[str, Any]) ->
     Parameters
     ----------
     decided
-        As a checklist records it; a digest it does not hold is not compared.
+        As a checklist records it.
     today
-        `TradingRules.describe` of today's settings.
+        `TradingRules.describe` of today's settings; without a last day its digests are not compared.
     """
     strategy = today["strategy"]
     before, now = _flat(decided), _flat(today)
@@ -130,7 +130,7 @@ def runtime_differences(decided: Mapping[str, Any], today: Mapping[str, Any]) ->
     for name in sorted({*before, *now}):
         said, given = before.get(name), now.get(name)
         unused = name == "square_off_minutes" and strategy == "swing"
-        unknown = name.endswith("_digest") and said is None
+        unknown = name in _BEHIND and given is None
         if said != given and not unused and not unknown:
             lines.append(_difference_line(name, said, given, strategy))
     return lines
@@ -163,6 +163,8 @@ _BEHIND: Final = {
 def _difference_line(name: str, said: Any, given: Any, strategy: str) -> str:
     if name in _BEHIND:
         what, setting = _BEHIND[name]
+        if said is None:
+            return f"the decision does not say which {what} {PREFIX}{setting.upper()} stood for"
         return f"the {what} behind {PREFIX}{setting.upper()} are others than in the validated window"
     setting = f"slippage_bps_{strategy}" if name == "slippage_bps" else _SETTINGS.get(name, "")
     if setting:

@@ -522,7 +522,7 @@ class TestReport:
 
     def test_a_broken_report_of_another_model_is_no_obstacle(self, ready: Promotable) -> None:
         """Only the report of these artifacts has to be whole."""
-        other = ready.report.with_name("20240101_000000-v1")
+        other = ready.report.with_name("20260101_000000-v1")
         other.mkdir()
         (other / MANIFEST).write_text('{"artifacts": []}')
         assert ready.examine().can_promote
@@ -806,6 +806,10 @@ class TestQuarantinePinAndClock:
         (ready.root / "engine.env").write_text(f"{PIN}=20240101_000000\n")
         pinned = ready.but(student_model_version="20240101_000000", env_file="engine.env")
         assert pinned.check("pin").status == "pass"
+
+    def test_before_anything_was_recorded_any_clock_will_do(self, tmp_path: Path) -> None:
+        """The first promotion has no line to be behind."""
+        assert promotable(tmp_path, approved=False).check("clock").status == "pass"
 
     def test_a_clock_behind_the_log_is_refused(self, ready: Promotable) -> None:
         """What is recorded last lies ahead by more than five minutes."""

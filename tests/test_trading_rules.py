@@ -107,12 +107,20 @@ def test_rates_of_the_window_are_kept_by_digest() -> None:
 
 
 def test_without_a_window_there_are_no_digests_and_they_are_not_compared() -> None:
-    """A training plan knows no last day; a record without digests is compared by everything else."""
+    """A training plan knows no last day; whoever compares without one compares everything else."""
     plain = runtime(last_day=None)
 
     assert plain["sessions_digest"] is None
     assert plain["costs_digest"] is None
-    assert runtime_differences(plain, runtime()) == []
+    assert runtime_differences(runtime(), plain) == []
+
+
+def test_a_decision_that_does_not_record_its_sessions_and_rates_differs() -> None:
+    """What is not recorded is not known to be the same."""
+    assert runtime_differences(runtime(last_day=None), runtime()) == [
+        f"the decision does not say which rates {PREFIX}COST_SCHEDULE stood for",
+        f"the decision does not say which sessions {PREFIX}SESSIONS_FILE stood for",
+    ]
 
 
 @pytest.mark.parametrize(

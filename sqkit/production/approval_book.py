@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqkit.artifacts import APPROVALS_FILE
 from sqkit.errors import ArtifactChanged, ClockBackwards
-from sqkit.files import parse_json, sha256_json
+from sqkit.files import canonical_json, parse_json, sha256_json
 from sqkit.production.approval_facts import (
     REVOKE,
     Fact,
@@ -112,7 +112,12 @@ def read_book(candidate: Candidate) -> Book | None:
     if data is None:
         return None
     place = Path(candidate.typed).parent / APPROVALS_FILE
-    return parse_book(parse_json(data, place), place)
+    stored = parse_json(data, place)
+    if (
+        canonical_json(stored).encode() != data
+    ):  # else release.json, which embeds it, could not be held against it
+        raise _edited(place, "has another form than sqkit writes")
+    return parse_book(stored, place)
 
 
 def parse_book(stored: Any, place: Path = Path(APPROVALS_FILE)) -> Book:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import sqkit
 from sqkit.artifacts import ARCHIVE_FOLDER, RELEASE_FILE
-from sqkit.audit_log import AUDIT_FILE, AUDIT_FORM, require_content
+from sqkit.audit_log import AUDIT_FILE, AUDIT_FORM, is_release_name, require_content
 from sqkit.chain import (
     Chain,
     ChainWitness,
@@ -33,12 +34,13 @@ from sqkit.errors import OutputError
 from sqkit.files import make_folder, sha256_json
 from sqkit.people import Actor
 from sqkit.production.archive import astray
+from sqkit.production.slot_state import SlotState, fold
 
 WAIT_SECONDS: Final = 30.0
 
 Say = Callable[[str], None]
 Write = Callable[..., Entry]
-Seen = dict[Path, tuple[tuple[int, ...], list[ChainWitness]]]
+Seen = dict[str, tuple[tuple[int, ...], list[ChainWitness]]]
 
 
 class AuditLog:
@@ -64,10 +66,18 @@ class AuditLog:
         self._say = say or (lambda line: None)
         self._known: Chain | None = None
         self._seen: Seen = {}
+        self._states: dict[str, tuple[str, SlotState]] = {}
 
     def entries(self) -> list[Entry]:
         """Every line of the verified log, oldest first; empty where nothing was ever recorded."""
         return list(self._read().entries)
+
+    def state(self, slot: str) -> SlotState:
+        """What the log says of a slot now."""
+        chain = self._read()
+        if slot not in self._states or self._states[slot][0] != chain.previous:
+            self._states[slot] = (chain.previous, fold(chain.entries, slot))
+        return self._states[slot][1]
 
     def archived(self) -> set[str]:
         """Names of every archived release that a line made, in whatever slot."""
@@ -182,21 +192,28 @@ def release_witnesses(
         What was read before; a file that is the same one since is not read again.
     """
     seen = {} if seen is None else seen
-    archived = (
-        [] if astray(models_dir) else sorted((models_dir / ARCHIVE_FOLDER).glob(f"[0-9]*/{RELEASE_FILE}"))
-    )
-    own = [path for path in archived if not astray(models_dir, path.parent.name)]
     found = []
-    for path in (*own, *releases):
+    for place in (*_archived_records(models_dir), *map(str, releases)):
         try:
-            now = path.stat()
+            now = os.stat(place)  # noqa: PTH116 - a few hundred of them, several times in a rollback
         except OSError:
             continue
         mark = (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-        if path not in seen or seen[path][0] != mark:
-            seen[path] = (mark, _witnesses_in(path))
-        found += seen[path][1]
+        if place not in seen or seen[place][0] != mark:
+            seen[place] = (mark, _witnesses_in(Path(place)))
+        found += seen[place][1]
     return found
+
+
+def _archived_records(models_dir: Path) -> list[str]:
+    """Where the records of archived releases lie; none is reached through a symlink."""
+    archive = models_dir / ARCHIVE_FOLDER
+    try:
+        with os.scandir(archive) as found:
+            own = [one.name for one in found if is_release_name(one.name) and not one.is_symlink()]
+    except OSError:
+        return []
+    return [] if astray(models_dir) else [f"{archive}/{name}/{RELEASE_FILE}" for name in sorted(own)]
 
 
 def _witnesses_in(path: Path) -> list[ChainWitness]:

@@ -76,7 +76,7 @@ class Production:
 
     def state(self, slot: Slot) -> SlotState:
         """What the log says of a slot now."""
-        return fold(self.log.entries(), slot.name)
+        return self.log.state(slot.name)
 
     def place(self, slot: Slot, market: str = "") -> Place:
         """A slot as a change needs it; the market is that of the live release unless given."""

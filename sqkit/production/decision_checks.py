@@ -244,8 +244,6 @@ def _live_strategy(case: Case) -> str | None:
     live = case.state.live
     if live is not None and not live.unmanaged:
         return str(live.entry["strategy"])
-    if not case.slot.model_path.is_file():
-        return None
     try:
         return str(StudentModel.load(case.slot.model_path).metadata["strategy"])
     except SqkitError:

@@ -55,8 +55,8 @@ def finishing(
             partial(_seal, models_dir, slot, release, entries),
         )
         for release in state.releases.values()
-        if (is_stored(models_dir, release.name) or release.entry["digest"] == IMAGINED)
-        and not is_sealed(models_dir, release.name)
+        if not is_sealed(models_dir, release.name)
+        and (is_stored(models_dir, release.name) or release.entry["digest"] == IMAGINED)
     ]
     if state.halted is not None and not slot.halt_path.exists():
         halted = state.halted

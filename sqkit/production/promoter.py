@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sqkit.artifacts import APPROVALS_FILE
-from sqkit.checklist_inputs import Policy
+from sqkit.checklist_inputs import Policy, plain_json
 from sqkit.checklist_signoffs import BASELINE_ARCHIVED
 from sqkit.errors import AutoRollbackRefused, SqkitError
 from sqkit.people import Actor
@@ -30,7 +30,7 @@ from sqkit.production.promotion import Place, Promotion, planned, promote
 from sqkit.production.promotion_case import Case
 from sqkit.production.promotion_checks import PromotionValidationResult, check_case
 from sqkit.production.rollback import Target, find_target, planned_rollback, roll_back, rollback_content
-from sqkit.production.slot_state import fold
+from sqkit.production.slot_state import SlotState, fold
 from sqkit.production.slots import Slot, slot_named
 from sqkit.settings import Settings
 from sqkit.student import inspect_model
@@ -245,6 +245,7 @@ class StudentModelPromoter:
         place = self.production.place(slot_named(self.settings, slot, self.root))
         with self.production.changing(place.slot):
             state = place.state()
+            _require_about_live(state, alert)
             target = find_target(self.production.models_dir, state, to, automatic=alert is not None)
             if target.already:
                 return RolledBack(place.slot.name, target, None, (), ())
@@ -286,7 +287,7 @@ class StudentModelPromoter:
             target,
             reason=reason,
             automatic=alert is not None,
-            alert=None if alert is None else {"reason": alert.reason, **alert.evidence},
+            alert=None if alert is None else plain_json({**alert.evidence, "reason": alert.reason}, "alert"),
             environment={"file": env_file, "lines": lines} if env_file else None,
         )
         return content, lines
@@ -331,6 +332,17 @@ class StudentModelPromoter:
             raise AutoRollbackRefused(f"{advice.reason}; nothing is rolled back", slot=slot)
         self.production.actor = replace(self.production.actor, name="automatic")
         return self.rollback(slot=slot, reason=advice.alert.reason, alert=advice.alert)
+
+
+def _require_about_live(state: SlotState, alert: DegradationAlert | None) -> None:
+    """Between an alert and the lock somebody may have changed what is live."""
+    if alert is not None and (state.live is None or state.live.model != alert.model):
+        raise AutoRollbackRefused(
+            f"slot {state.slot}: the alert is about {alert.model[:12]}, which is not live any more; nothing is rolled "
+            "back",
+            slot=state.slot,
+            model=alert.model,
+        )
 
 
 __all__ = [

@@ -57,7 +57,7 @@ class Place:
 
     def state(self) -> SlotState:
         """The slot as the log says it is now."""
-        return fold(self.log.entries(), self.slot.name)
+        return self.log.state(self.slot.name)
 
     def write(self, write: Write, kind: str, content: Mapping[str, Any]) -> Entry:
         """One line of the log about this slot."""
