@@ -32,12 +32,16 @@ QUARANTINE_RELEASE: Final = "quarantine_release"
 POLICY: Final = "policy"
 DRILL: Final = "drill"
 ATTEST: Final = "attest"
+OBJECTION: Final = "objection"
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _RELEASE: Final = re.compile(r"[0-9]{8}_[0-9]{6}_([0-9a-f]{8})")
+_FACT: Final = re.compile(r"[0-9a-f]{12}")
 _FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _INSTANT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-_VARIABLE: Final = re.compile(r"SENSEQUANT_[A-Z_]+=")
+_VARIABLE: Final = re.compile(
+    r"SENSEQUANT_STUDENT_MODEL_(ENABLED=true|(PATH|PATHS|VERSION)=([A-Za-z0-9_./:@%+,=-]*|'[^'\\]*'))"
+)
 _STORED: Final = {"model": STUDENT_FILE, "checklist": CHECKLIST_FILE, "approvals": APPROVALS_FILE}
 _COMMON: Final = ("actor", "at", "date", "slot", "sqkit_version")
 
@@ -121,8 +125,16 @@ def _environment(value: Any) -> bool:
         and set(value) == {"file", "lines"}
         and _text(value["file"])
         and _words(value["lines"])
-        and all(_VARIABLE.match(line) for line in value["lines"])
+        and all(_VARIABLE.fullmatch(line) for line in value["lines"])
     )
+
+
+def _fact_id(value: Any) -> bool:
+    return isinstance(value, str) and bool(_FACT.fullmatch(value))
+
+
+def _objection(value: Any) -> bool:
+    return value in ("reject", "revoke")
 
 
 def _count(value: Any) -> bool:
@@ -183,6 +195,8 @@ _KINDS: Final[dict[str, dict[str, Callable[[Any], bool]]]] = {
     },
     DRILL: {"passed": _flag, "steps": _words, "milliseconds": _count},
     ATTEST: {"box": _text, "note": _note, "release": is_release_name},
+    # A rejection of a candidate, or a fact taken back: the book beside the candidate must hold it.
+    OBJECTION: {"model": _digest, "fact": _fact_id, "what": _objection, "reason": _text},
 }
 
 

@@ -23,6 +23,7 @@ from sqkit.files import (
     canonical_json,
     fsync_folder,
     output_errors,
+    read_plain,
     sha256_bytes,
     sha256_json,
     temporaries,
@@ -110,7 +111,7 @@ def read_chain(
     """
     kept = kept_head(path, form)  # a process may append meanwhile: what says more is read last
     try:
-        raw = path.read_bytes()
+        raw = read_plain(path)
     except FileNotFoundError:
         raw = b""
     except OSError as problem:
@@ -315,7 +316,7 @@ def head_in(said: Any, lines: str, digest: str) -> ChainHead | None:
 
 def json_of(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError):
         return None
 

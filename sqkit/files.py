@@ -15,10 +15,11 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def read_json(path: Path) -> Any:
         The file is missing or is not strict JSON.
     """
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as problem:
         raise ArtifactChanged(
             f"{path}: cannot be read ({problem.strerror}); run the step that writes it again", path=str(path)
@@ -102,10 +103,26 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def open_plain(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a plain file for reading; a pipe, a device or a folder in its place is an OSError, never a wait."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    handle = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no plain file", str(path))
+    return open(handle, "rb")
+
+
+def read_plain(path: Path, *, follow: bool = True) -> bytes:
+    """The bytes of a plain file; see `open_plain`."""
+    with open_plain(path, follow=follow) as stream:
+        return stream.read()
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open_plain(path) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -153,6 +170,10 @@ def output_errors(path: Path) -> Iterator[None]:
             errno.EEXIST: "a file is in the way of this folder; choose another folder",
             errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
             errno.ENOENT: "the folder cannot be made here; choose another",
+            errno.EISDIR: "a folder lies where a file belongs; move it away and run again",
+            errno.ENOTEMPTY: "a folder lies where a file belongs; move it away and run again",
+            errno.ELOOP: "is a symlink; put a file of its own there and run again",
+            errno.ENXIO: "a pipe lies where a file belongs; move it away and run again",
             errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
         }
         if problem.errno not in reasons:
@@ -237,22 +258,38 @@ def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[No
     """
     made = not folder.exists()
     lock = make_folder(folder) / name
-    with output_errors(lock):
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
+    handle = _locked(lock)
+    if handle is None:
         raise ConflictError(
             f"{folder}: another process is busy here ({purpose}); wait for it and run again", path=str(folder)
-        ) from None
+        )
     try:
         yield
     finally:
-        os.close(handle)
         if made and list(folder.iterdir()) == [lock]:  # nothing came of it: leave no empty folder
             lock.unlink()
-            folder.rmdir()
+            with contextlib.suppress(OSError):  # somebody else has begun here meanwhile
+                folder.rmdir()
+        os.close(handle)
+
+
+def _locked(lock: Path) -> int | None:
+    """A handle that holds the lock file which lies there; None where another process holds it."""
+    while True:
+        with output_errors(lock):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        try:
+            if os.path.samestat(os.fstat(handle), lock.stat()):
+                return handle
+        except FileNotFoundError:  # its holder removed it between our opening and locking it
+            pass
+        os.close(handle)
 
 
 @contextlib.contextmanager

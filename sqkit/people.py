@@ -11,12 +11,16 @@ import os
 import pwd
 import socket
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 
 def one_line(text: str) -> str:
     """A text that a person typed, as a line of the audit log holds it: without line breaks and control characters."""
     return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
+
+
+AUTOMATIC: Final = "automatic"
+"""The name under which a machine rolls back."""
 
 
 def account_name() -> str:

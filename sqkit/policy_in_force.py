@@ -259,6 +259,10 @@ def _require_accepted(entry: Entry, before: Entry | None) -> None:
     signed = entry["statement"], entry["signature"], entry["signers"]
     if any(part is None for part in signed) and signed != (None, None, None):
         raise AuditBroken(f"{place} is signed in part; {advice}", digest=entry["digest"])
+    if before is not None and before["signers"] is not None and entry["signers"] is None:
+        raise AuditBroken(
+            f"{place} is unsigned and takes the place of a signed one; {advice}", digest=entry["digest"]
+        )
     if entry["statement"] is not None:
         said = policy_statement(
             policy,

@@ -118,12 +118,35 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as problem:
-            raise SettingsError(_one_line(problem)) from None
+            raise SettingsError(_one_line(problem), names=_names(problem)) from None
         except Exception as problem:  # a JSON setting that pydantic-settings could not decode
             if type(problem).__name__ != "SettingsError" or isinstance(problem, SettingsError):
                 raise
             field = str(problem).split('"')[1] if '"' in str(problem) else "a setting"
-            raise SettingsError(f"{PREFIX}{field.upper()}: not valid JSON; correct it or unset it") from None
+            raise SettingsError(
+                f"{PREFIX}{field.upper()}: not valid JSON; correct it or unset it", names=[field]
+            ) from None
+
+    @classmethod
+    def usable(cls) -> tuple[Settings, list[str]]:
+        """Settings in which what cannot be used has its default, and one line for each such variable.
+
+        For what must not hang on an unrelated typing error: stopping a model.
+        """
+        defaults: dict[str, Any] = {}
+        problems: list[str] = []
+        while True:
+            try:
+                return cls(**defaults), problems
+            except SettingsError as problem:
+                fields = [name for name in problem.values.get("names", []) if name in cls.model_fields]
+                fresh = [name for name in fields if name not in defaults]
+                if not fresh:
+                    raise
+                problems.append(problem.message)
+                defaults |= {
+                    name: cls.model_fields[name].get_default(call_default_factory=True) for name in fresh
+                }
 
     @field_validator("promotion_required_approvals", mode="before")
     @classmethod
@@ -237,6 +260,10 @@ def _unknown_variables(fields: dict[str, Any]) -> list[str]:
             hint = f"; did you mean {close[0]}?" if close else ""
             problems.append(f"{name} is no setting of sqkit{hint}")
     return problems
+
+
+def _names(problem: ValidationError) -> list[str]:
+    return [str(error["loc"][0]) for error in problem.errors() if error["loc"]]
 
 
 def _one_line(problem: ValidationError) -> str:

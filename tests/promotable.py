@@ -132,7 +132,7 @@ class Promotable:
         path = (self.report if name == MANIFEST else self.student) / name
         value = json.loads(path.read_text())
         change(value)
-        path.write_text(json.dumps(value))
+        write_json(path, value)
 
     def seal(self) -> None:
         """Bring verification, manifest and approvals in line with the files as they lie there: a forger's work."""

@@ -21,6 +21,7 @@ from sqkit.audit_log import (
     AUDIT_FILE,
     DRILL,
     HALT,
+    OBJECTION,
     POLICY,
     PROMOTE,
     QUARANTINE_RELEASE,
@@ -281,6 +282,7 @@ CONTENTS: Final[dict[str, dict[str, Any]]] = {
     },
     DRILL: {"passed": True, "steps": ["one"], "milliseconds": 3},
     ATTEST: {"box": "config-updated", "note": "", "release": "20250101_120000_aaaaaaaa"},
+    OBJECTION: {"model": "a" * 64, "fact": "0123456789ab", "what": "reject", "reason": "the costs"},
 }
 """For each kind of line something that it may say."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_PAGE
 from sqkit.errors import SqkitError
+from sqkit.files import canonical_json
 from sqkit.production.approval_desk import open_desk
 from sqkit.production.approval_facts import id_of
 from sqkit.production.approvals import Recorded, Signer, Standing, approve, revoke
@@ -87,7 +88,7 @@ def rewrite(case: Case, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
         edited = {**edited, **({"revokes": renamed[edited["revokes"]]} if "revokes" in edited else {})}
         edited["id"] = previous = renamed[fact["id"]] = id_of(edited)
         facts.append(edited)
-    (case.folder / APPROVALS_FILE).write_text(json.dumps(book | {"facts": facts}))
+    (case.folder / APPROVALS_FILE).write_text(canonical_json(book | {"facts": facts}))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqkit.errors import (
     SigningFailed,
     UsageError,
 )
-from sqkit.files import sha256_file
+from sqkit.files import canonical_json, sha256_file
 from sqkit.production.approval_facts import signed_text
 from sqkit.production.approvals import (
     Signer,
@@ -26,6 +26,7 @@ from sqkit.production.approvals import (
 )
 from sqkit.production.signing import sign
 from sqkit.settings import Settings
+from tests.policies import accept, usual
 from tests.sign_offs import DAY, NOW, PEOPLE, VERSION, Case, Keys, make_keys, rewrite, sign_all
 from tests.small_candidate import small_candidate
 from tests.ssh_keys import signers_line
@@ -191,7 +192,7 @@ def test_a_signature_is_of_whom_the_fact_names(signed: Case, keys: Keys) -> None
     book = signed.book
     text = signed_text(book["facts"][0])
     book["facts"][0]["signature"] = sign(text, keys.key("asha"), "sqkit-quant_lead")
-    (signed.folder / APPROVALS_FILE).write_text(json.dumps(book))
+    (signed.folder / APPROVALS_FILE).write_text(canonical_json(book))
     assert any("but the key is that of asha@example.com" in problem.message for problem in signed.problems())
 
 
@@ -281,7 +282,52 @@ def test_a_running_release_is_verified_later(
         verified_later(book, signers, model="0" * 64)
     with pytest.raises(SignatureRefused):
         verified_later(book, keys.lines["asha"] + keys.lines["bo"])
+    roles = {role: {"name": name, "signed": True} for role, name in PEOPLE.items()}
+    assert verified_later(book, signers, roles=roles) == []
     monkeypatch.setenv("PATH", str(tmp_path))
     assert verified_later(book, signers) == [
         "the signatures of the approvals were not verified: ssh-keygen is not installed"
     ]
+
+
+def test_whom_the_promotion_calls_signed_must_have_signed(signed: Case, case: Case, keys: Keys) -> None:
+    """An empty book, one without a role, a typed name, a signers file that is gone: nobody signed there."""
+    signed.approve("ml_lead", key=keys.key("asha"))
+    signed.under().approve("quant_lead", "Bo")
+    book, signers = parse_book(signed.book), (signed.root / "signers").read_text()
+    asha = {"ml_lead": {"name": "Asha", "signed": True}}
+    bo = {"quant_lead": {"name": "Bo", "signed": True}}
+    chen = {"risk_manager": {"name": "Chen", "signed": True}}
+
+    assert verified_later(replace(book, facts=book.facts[:1]), signers, roles=asha) == []
+    typed = {role: {"name": "x", "signed": False} for role in (*asha, *bo, *chen)}
+    assert verified_later(book, None, roles=typed) == []
+    for facts, roles in (((), asha), (book.facts[:1], asha | chen), (book.facts, bo)):
+        with pytest.raises(SignatureRefused):
+            verified_later(replace(book, facts=facts), signers, roles=roles)
+    with pytest.raises(SignatureRefused, match="the signers file is not stored with it"):
+        verified_later(book, None, roles=asha)
+
+
+# --- who may sign, once a policy was accepted with a signature
+
+
+def test_the_signers_file_is_part_of_a_signed_policy(signed: Case, keys: Keys) -> None:
+    """Neither unset nor replaced by another: whoever sets the environment does not say who may sign."""
+    sign_all(signed, keys)
+    accept(signed.root, usual(), key=keys.key("asha"), promotion_allowed_signers=str(signed.root / "signers"))
+    signed.approve("ml_lead", key=keys.key("asha"))
+    assert signed.problems() == []
+
+    (signed.root / "own").write_text(keys.lines["trainer"])
+    with pytest.raises(
+        SignatureRefused, match=r"ALLOWED_SIGNERS is not set, but policy .* put that signers file"
+    ):
+        signed.under().approve("ml_lead", "Asha")
+    with pytest.raises(SignatureRefused, match="ALLOWED_SIGNERS=own is not the signers file of policy"):
+        signed.under(promotion_allowed_signers="own").approve("ml_lead", key=keys.key("trainer"))
+    (signed.root / "signers").write_text(keys.lines["trainer"])
+    with pytest.raises(
+        SignatureRefused, match="sqkit policy accept FILE --key KEY, signed by somebody of the old"
+    ):
+        signed.problems()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_PAGE
+from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_FILE, CHECKLIST_PAGE
 from sqkit.errors import (
     ApprovalExpired,
     ApprovalsMissing,
@@ -17,12 +17,17 @@ from sqkit.errors import (
     ArtifactChanged,
     NotRecommended,
     SelfApproval,
+    SqkitError,
     UnknownRole,
     UsageError,
 )
 from sqkit.files import sha256_file, sha256_json
+from sqkit.people import Actor
 from sqkit.policy_in_force import policy_digest, policy_in_force
+from sqkit.production.approval_desk import audit_log
 from sqkit.production.approval_facts import id_of, signed_text
+from sqkit.production.audit import instant
+from sqkit.production.slot_state import SlotState, fold
 from sqkit.report_manifest import MANIFEST
 from sqkit.settings import Settings
 from tests.sign_offs import DAY, NOW, PEOPLE, ROLES, VERSION, Case, rewrite
@@ -381,3 +386,52 @@ def test_only_what_is_there_can_be_taken_back(case: Case) -> None:
         case.revoke(approval)
     with pytest.raises(UsageError, match=r"no such fact|no fact is in force"):
         case.revoke(revocation)
+
+
+# --- what cannot be unsaid
+
+
+def test_a_rejection_and_a_revocation_are_named_in_the_log(case: Case) -> None:
+    """Who, about which model, which fact and why; an approval is no line."""
+    approval = case.approve("ml_lead", "Asha").fact
+    rejection = case.reject("quant_lead", "Bo", comment="the costs").fact
+    revocation = case.revoke(approval["id"], "Dana").fact
+
+    lines = audit_log(case.settings, case.root).entries()
+    model = sha256_file(case.root / case.model)
+    assert [(line["kind"], line["what"], line["fact"], line["reason"]) for line in lines] == [
+        ("objection", "reject", rejection["id"], "the costs"),
+        ("objection", "revoke", revocation["id"], "a mistake"),
+    ]
+    assert [(line["model"], line["actor"]["name"]) for line in lines] == [(model, "Bo"), (model, "Dana")]
+    assert fold(lines, "default") == SlotState("default")
+
+
+def test_a_fact_stands_where_the_log_cannot_be_written(case: Case) -> None:
+    """It is written first; the refusal says that it counts all the same."""
+    audit_log(case.settings, case.root).append(
+        "halt", {"reason": "x"}, slot="default", actor=Actor.here("Asha"), now=NOW, zone="America/New_York"
+    )
+    lock = case.root / "data/models/.audit.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    with pytest.raises(SqkitError, match=r"stands in approvals\.json and counts, but the audit log does not"):
+        case.reject("ml_lead", "Asha")
+
+    assert [fact["kind"] for fact in case.book["facts"]] == ["reject"]
+    assert "rejected by Asha" in case.problems()[0].message
+
+
+def test_nobody_approves_before_the_decision(case: Case) -> None:
+    """A clock set back, or a date written by hand: such an approval counts for nothing."""
+    decided = dt.datetime.fromisoformat(json.loads((case.folder / CHECKLIST_FILE).read_text())["timestamp"])
+    early = case.at(decided - dt.timedelta(minutes=6))
+    with pytest.raises(ApprovalVoid, match="was given before the decision it is about"):
+        early.approve("ml_lead", "Asha")
+    case.at(decided - dt.timedelta(minutes=4)).approve("ml_lead", "Asha")
+    assert case.standing().roles[0].problem is None
+
+    rewrite(case, lambda fact: fact | {"at": instant(decided - DAY)})
+    (problem, *_) = case.problems()
+    assert isinstance(problem, ApprovalVoid)
+    assert "before the decision" in problem.message

@@ -304,7 +304,11 @@ def test_a_name_that_is_no_release_is_never_followed(slotted: Slotted, name: str
 
 
 def test_only_what_a_promotion_left_is_cleared(slotted: Slotted) -> None:
-    """Whatever a person keeps in the archive stays, also under a name that begins with a digit."""
+    """Whatever a person keeps in the archive stays, also under a name that begins with a digit.
+
+    A staging folder is removed; a whole one that no line names is only set aside: should the log have lost
+    its line, it is the evidence.
+    """
     archive = slotted.models / "archive"
     name = "20250101_130000_aaaaaaaa"
     for kept in (
@@ -326,6 +330,8 @@ def test_only_what_a_promotion_left_is_cleared(slotted: Slotted) -> None:
     slotted.promote(2)
     assert len(slotted.said) == 2
     assert all("a promotion that never counted" in line for line in slotted.said)
+    assert (archive / f".set-aside-{name}" / STUDENT_FILE).read_bytes() == b"half"
+    shutil.rmtree(archive / f".set-aside-{name}")
     assert sorted(
         path.name for path in archive.iterdir() if not re.match(r"2025.*_[0-9a-f]{8}$", path.name)
     ) == [*(".notes.staging", "2024", "20250101", "20250101_130000_aaaaaaaa_old", "20250101_backup", "notes")]

@@ -17,6 +17,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    OBJECTION,
     PROMOTE,
     RATIFY,
     RESUME,
@@ -133,6 +134,9 @@ def test_a_value_of_another_type_is_refused(models: Path, kind: str, field: str)
         (DRILL, "milliseconds", -1),
         (DRILL, "passed", 1),
         (ATTEST, "release", "x"),
+        (OBJECTION, "fact", "0123456789AB"),
+        (OBJECTION, "what", "approve"),
+        (OBJECTION, "model", None),
     ],
 )
 def test_values_that_nobody_writes_are_refused(models: Path, kind: str, field: str, value: Any) -> None:

@@ -287,6 +287,14 @@ def live(root: Path, box: str, **changes: Any) -> Entry:
     )
 
 
+def test_a_drill_ticks_its_box_and_nobody_else(root: Path) -> None:
+    """Whoever attests that rolling back was tested is told to test it."""
+    with pytest.raises(
+        UsageError, match="nobody's word ticks it, a drill that passed does; run sqkit rollback"
+    ):
+        live(root, "rollback-tested")
+
+
 def test_other_boxes_are_no_business_of_the_live_release(root: Path) -> None:
     """A candidate's boxes, and what is ticked already, are refused."""
     promoted(root, env_file=".env")

@@ -158,11 +158,11 @@ def test_nothing_of_production_changes_but_one_line(sound: Slotted) -> None:
     assert set(Path(tempfile.gettempdir()).glob("sqkit-drill-*")) <= scratch
 
 
-def test_a_copied_model_takes_part(slotted: Slotted) -> None:
-    """What lies in production before the first promotion is what a rollback of that would come back to."""
+def test_a_copied_model_is_not_come_back_to(slotted: Slotted) -> None:
+    """What lies in production before the first promotion was judged by nobody: a rollback ends without a student."""
     copied_first(slotted)
 
-    assert any(step.startswith("rolled back to unmanaged (") for step in drilled(slotted).steps)
+    assert any(step.startswith("rolled back to no student") for step in drilled(slotted).steps)
 
 
 def test_drilling_twice_is_two_lines(slotted: Slotted) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqkit.audit_log import DRILL, PROMOTE, ROLLBACK, UNMANAGED
+from sqkit.audit_log import DRILL, OBJECTION, PROMOTE, ROLLBACK, UNMANAGED
 from sqkit.chain import Entry
 from sqkit.errors import UsageError
 from sqkit.production.as_of import as_of, as_of_lines
@@ -159,10 +159,20 @@ def line(kind: str, **content: Any) -> Entry:
             "rollback drill FAILED after 12 ms, at: roll back",
             [],
         ),
+        (
+            line(OBJECTION, model="a" * 64, fact="0123456789ab", what="reject", reason="the costs"),
+            "model aaaaaaaaaaaa was rejected by asha (fact 0123456789ab)",
+            [],
+        ),
+        (
+            line(OBJECTION, model="a" * 64, fact="0123456789ab", what="revoke", reason="a leak"),
+            "asha took back a sign-off of model aaaaaaaaaaaa (fact 0123456789ab)",
+            [],
+        ),
     ],
 )
 def test_rarer_lines_are_told_too(entry: Entry, what: str, details: list[str]) -> None:
-    """A rollback by the machine to no student, a model without a record, a drill that failed."""
+    """A rollback by the machine to no student, a model without a record, a drill that failed, an objection."""
     (event,) = events([entry])
 
     assert event["what"] == what

@@ -29,6 +29,7 @@ from sqkit.policy_in_force import accepted_policy, policy_digest
 from sqkit.production.audit import AuditLog
 from sqkit.production.changes import Production
 from sqkit.production.policy_acceptance import accept_policy, parse_policy, policy_about
+from sqkit.production.signed_facts import signers_in_force
 from sqkit.production.signing import POLICY as NAMESPACE
 from sqkit.production.signing import has_ssh_keygen, principal_of
 from sqkit.settings import Settings
@@ -356,6 +357,47 @@ class TestSigned:
         assert signed["actor"]["principal"] == "ann"
         assert self.accept(tmp_path, keys) == signed
         assert len(entries(tmp_path)) == 2
+
+    def test_a_signed_policy_is_replaced_by_a_signature_only(self, keys: Path, tmp_path: Path) -> None:
+        """Also in a slot that has no policy of its own: what is in force there is the default slot's."""
+        self.accept(tmp_path, keys)
+        for slot in ("default", "swing"):
+            paths: dict[str, Any] = {"student_model_paths": {"swing": "data/models/swing/student_model.onnx"}}
+            with pytest.raises(SignatureRefused, match="takes the place of one that was signed"):
+                accept(tmp_path, LOOSER, slot, **paths)
+        assert len(entries(tmp_path)) == 1
+
+    def test_a_new_signers_file_is_accepted_by_somebody_of_the_old_one(
+        self, keys: Path, tmp_path: Path
+    ) -> None:
+        """Ann lets Eve in; Eve, who names herself in a file of her own, lets nobody in."""
+        self.accept(tmp_path, keys)
+        (tmp_path / "own").write_text(signers_line(keys / "eve"))
+        (tmp_path / "both").write_text(signers_line(keys / "eve") + signers_line(keys / "ann"))
+        for name in ("own", "both"):
+            with pytest.raises(SignatureRefused, match="changes the signers file, and by the one in force"):
+                accept(tmp_path, LOOSER, key=keys / "eve", promotion_allowed_signers=str(tmp_path / name))
+        rotated = accept(tmp_path, ASKED, key=keys / "ann", promotion_allowed_signers=str(tmp_path / "both"))
+        assert rotated["signers"] == (tmp_path / "both").read_text()
+        settings = Settings(_env_file=None, promotion_allowed_signers=str(tmp_path / "both"))
+        assert signers_in_force(settings, tmp_path, entries(tmp_path), "default") == rotated["signers"]
+        accept(tmp_path, LOOSER, key=keys / "eve", promotion_allowed_signers=str(tmp_path / "both"))
+
+    def test_a_line_that_drops_the_signature_breaks_the_log(self, keys: Path, tmp_path: Path) -> None:
+        """Written past the command, by somebody who knows how lines are made."""
+        self.accept(tmp_path, keys)
+        unsigned = dict.fromkeys(("statement", "signature", "signers"))
+        said = {"policy": LOOSER.to_dict(), "policy_digest": policy_digest(LOOSER), "reason": "", **unsigned}
+        AuditLog(tmp_path / "data/models").append(
+            "policy",
+            said,
+            slot="default",
+            actor=Actor("Eve", "eve", "desk"),
+            now=ACCEPTED_AT,
+            zone="America/New_York",
+        )
+        with pytest.raises(AuditBroken, match="is unsigned and takes the place of a signed one"):
+            accepted_policy(entries(tmp_path), "default")
 
     def test_the_command_signs(self, keys: Path, project: Project) -> None:
         """--key at the command line; show says who signed."""

@@ -28,6 +28,7 @@ from sqkit.checklist_inputs import Policy
 from sqkit.errors import (
     ApprovalExpired,
     ApprovalsMissing,
+    ApprovalVoid,
     ArtifactChanged,
     BoxOpen,
     ChecklistInputError,
@@ -44,9 +45,10 @@ from sqkit.errors import (
     SlotMismatch,
     SqkitError,
 )
-from sqkit.files import sha256_bytes, sha256_file
+from sqkit.files import canonical_json, sha256_bytes, sha256_file
 from sqkit.model_file import model_age_days
 from sqkit.policy_in_force import policy_digest
+from sqkit.production.approvals import Signer, approve
 from sqkit.production.artifact_checks import PARITY_REQUIRED
 from sqkit.production.env_file import PIN
 from sqkit.production.promotion_checks import PromotionCheck, PromotionValidationResult
@@ -578,6 +580,18 @@ class TestApprovalsAndBoxes:
         late = project.but(now=NOW + dt.timedelta(days=20))
         refused(late, "approvals", ApprovalExpired, 5, "PROMOTION_APPROVAL_MAX_AGE_DAYS")
 
+    def test_a_rejection_that_the_log_names_cannot_be_cut_from_the_book(self, tmp_path: Path) -> None:
+        """Without the fact the book is refused as damaged; with it, by what it says."""
+        project = promotable(tmp_path)
+        approved = (project.student / APPROVALS_FILE).read_bytes()
+        words: dict[str, Any] = {"settings": project.settings, "root": project.root, "now": project.now}
+        approve(project.typed, "ml_lead", Signer("Asha"), comment="a leak", reject=True, **words)
+        refused(project, "approvals", ApprovalsMissing, 1, "rejected by Asha", "a leak")
+        (project.student / APPROVALS_FILE).write_bytes(approved)
+        refused(project, "approvals", ApprovalVoid, 4, "lacks the rejection by Asha", "restore the file")
+        (project.student / APPROVALS_FILE).unlink()
+        refused(project, "approvals", ApprovalVoid, 4, "lacks the rejection by Asha")
+
     def test_fewer_roles_show_as_reduced_control(self, tmp_path: Path) -> None:
         """One role is allowed, and it is said."""
         settings = Settings(_env_file=None, promotion_required_approvals="risk_manager")
@@ -885,7 +899,7 @@ def test_whatever_stands_in_a_file_ends_in_a_refusal_of_one_line(ready: Promotab
         changed = with_value(value, place, new)
         if changed == value:
             continue
-        path.write_text(json.dumps(changed))
+        path.write_bytes(canonical_json(changed).encode("utf-8", "surrogatepass"))
         result = ready.examine()
         assert json.dumps(result.to_dict(), allow_nan=False)
         assert all(line.isprintable() for line in result.lines())

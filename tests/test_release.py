@@ -16,7 +16,7 @@ import pytest
 
 from sqkit.artifacts import APPROVALS_FILE, RELEASE_FILE, SIGNERS_FILE, STUDENT_FILE
 from sqkit.chain import head_file
-from sqkit.errors import ArtifactChanged, AuditBroken, ReleaseDamaged
+from sqkit.errors import ArtifactChanged, AuditBroken, ReleaseDamaged, SlotMismatch
 from sqkit.files import canonical_json, sha256_bytes, sha256_json, write_json
 from sqkit.production.candidate import Candidate
 from sqkit.production.interventions import halt
@@ -74,14 +74,14 @@ def no_student(slotted: Slotted) -> None:
     slotted.roll_back()
 
 
-def back_to_unmanaged(slotted: Slotted) -> None:
-    """A model that nobody promoted, gone back to by a person."""
+def over_unmanaged(slotted: Slotted) -> None:
+    """None: before the only promotion lay a model that nobody promoted, and that is no release to go back to."""
     slotted.copy_in(model_bytes(7, model_version="20240101_000007"))
     slotted.promote(1)
     slotted.roll_back()
 
 
-HISTORIES = [first_release, replaced_release, rolled_back, no_student, back_to_unmanaged]
+HISTORIES = [first_release, replaced_release, rolled_back, no_student, over_unmanaged]
 
 
 @pytest.fixture(params=HISTORIES, ids=lambda history: history.__name__)
@@ -509,13 +509,13 @@ def test_a_slot_serves_its_own(tmp_path: Path) -> None:
 
 
 def test_a_record_of_another_slot_is_no_record_of_this_one(tmp_path: Path) -> None:
-    """The log's own slot counts, not the folder into which somebody copied a record."""
+    """The log's own slot is served; a change is refused until the paths of the settings are put right."""
     default, swing = Slotted(tmp_path), Slotted(tmp_path, slot_name="swing")
     default.promote(1)
     swing.promote(2)
     shutil.copy(swing.slot.release_path, default.slot.release_path)
 
-    assert default.served.digest == default.state.live.model if default.state.live else None
-    default.production.recover()
-    assert default.live == 1
-    assert sha256_bytes(default.slot.model_path.read_bytes()) == default.served.digest
+    assert default.state.live is not None
+    assert default.served.digest == default.state.live.model
+    with pytest.raises(SlotMismatch, match="holds the release of slot swing"):
+        default.promote(3)

@@ -443,7 +443,7 @@ def unmanaged(slotted: Slotted) -> list[dict[str, Any]]:
 
 
 def test_a_copied_model_is_archived_before_the_first_promotion_replaces_it(slotted: Slotted) -> None:
-    """It was what ran; a person can go back to it, a machine cannot."""
+    """It is kept, but nobody judged it: no rollback puts it back, by whatever name."""
     mine = model_bytes(7, model_version="20240108_000007")
     slotted.copy_in(mine)
     slotted.promote(1, "2025-03-01")
@@ -451,13 +451,11 @@ def test_a_copied_model_is_archived_before_the_first_promotion_replaces_it(slott
 
     assert [entry["kind"] for entry in slotted.entries] == [UNMANAGED, PROMOTE]
     assert (slotted.archived(found) / STUDENT_FILE).read_bytes() == mine
-    machine = find_target(slotted.models, slotted.state, automatic=True)
-    assert machine.release is None
-    assert "is no target of a machine" in machine.notes[0]
-    slotted.roll_back("20250301", "2025-03-02")
-    assert slotted.slot.model_path.read_bytes() == mine
-    assert slotted.served.model == mine
-    assert slotted.served.symbols is None
+    for to in ("20250301", found["release"], found["model"][:12]):
+        with pytest.raises(ArchiveUnknown, match="never promoted: nobody judged it"):
+            slotted.roll_back(to, "2025-03-02")
+    slotted.roll_back("", "2025-03-02")
+    assert slotted.served.model is None
 
 
 @pytest.mark.parametrize("then", ["promote", "roll_back", "recover"])
@@ -494,22 +492,18 @@ def test_a_model_copied_to_where_no_student_is_is_archived_before_it_is_removed(
     assert slotted.live == 2
 
 
-def test_a_model_copied_over_a_live_one_can_be_gone_back_to_by_name_only(slotted: Slotted) -> None:
-    """It never was live by the log, so it never left on a day: its name, or its digest, is what a person gives."""
+def test_a_model_copied_over_a_live_one_is_no_target(slotted: Slotted) -> None:
+    """It never was live by the log and nobody judged it; a rollback passes it over, and refuses its name."""
     of_january_and_march(slotted)
-    mine = model_bytes(7, model_version="20240108_000007")
-    slotted.copy_in(mine)
+    slotted.copy_in(model_bytes(7, model_version="20240108_000007"))
     slotted.promote(3)
     found = unmanaged(slotted)[0]
-    for automatic in (True, False):
-        target = find_target(slotted.models, slotted.state, automatic=automatic)
-        assert target.release is not None
-        assert not target.release.unmanaged
+    target = find_target(slotted.models, slotted.state)
 
-    slotted.roll_back(found["release"])
-    assert slotted.slot.model_path.read_bytes() == mine
-    slotted.roll_back(slotted.entries[0]["release"])
-    assert slotted.live == 1
+    assert target.release is not None
+    assert not target.release.unmanaged
+    with pytest.raises(ArchiveUnknown, match="never promoted"):
+        slotted.roll_back(found["release"])
 
 
 def test_a_copied_file_that_is_no_model_is_kept_and_not_gone_back_to(slotted: Slotted) -> None:
@@ -606,7 +600,9 @@ def test_an_unknown_name_lists_what_left(slotted: Slotted) -> None:
     """With the dates a person would look for."""
     of_january_and_march(slotted)
 
-    with pytest.raises(ArchiveUnknown, match=r"no release is called 20240101_000000; releases left on 20250301"):
+    with pytest.raises(
+        ArchiveUnknown, match=r"no release is called 20240101_000000; releases left on 20250301"
+    ):
         slotted.roll_back("20240101_000000")
 
 

@@ -15,6 +15,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    OBJECTION,
     POLICY,
     PROMOTE,
     QUARANTINE_RELEASE,
@@ -328,7 +329,7 @@ def test_every_kind_is_folded(lines: Lines) -> None:
     """The state knows each kind of line that the log may hold."""
     first: Entry = lines.promote(1)
     lines.unmanaged(2)
-    for kind in (HALT, RESUME, QUARANTINE_RELEASE, DRILL, ATTEST):
+    for kind in (HALT, RESUME, QUARANTINE_RELEASE, DRILL, ATTEST, OBJECTION):
         lines.add(kind)
     lines.policy({}, "default")
     lines.roll_back(first["release"])
@@ -336,6 +337,7 @@ def test_every_kind_is_folded(lines: Lines) -> None:
 
     kinds = {entry["kind"] for entry in lines.entries}
     assert kinds == {
-        *(PROMOTE, ROLLBACK, UNMANAGED, HALT, RESUME, RATIFY, QUARANTINE_RELEASE, POLICY, DRILL, ATTEST)
+        *(PROMOTE, ROLLBACK, UNMANAGED, HALT, RESUME, RATIFY, QUARANTINE_RELEASE, POLICY, DRILL, ATTEST),
+        OBJECTION,
     }
     assert fold(lines.entries, "default").live is not None

@@ -29,6 +29,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    OBJECTION,
     POLICY,
     PROMOTE,
     QUARANTINE_RELEASE,
@@ -298,6 +299,12 @@ def test_a_promotion_is_told_with_everything_a_receiver_needs(tmp_path: Path) ->
             {"box": "config-updated", "note": "done", "release": "20250301_150000_bbbbbbbb"},
             "box.attested",
             {"box": "config-updated", "reason": "done"},
+        ),
+        (
+            OBJECTION,
+            {"model": A, "fact": "0123456789ab", "what": "revoke", "reason": "a leak"},
+            "candidate.objected",
+            {"model": A, "fact": "0123456789ab", "what": "revoke", "reason": "a leak"},
         ),
     ],
 )

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     words = [word for word in given if word != "--debug"]
     try:
-        tidy_clock(os.environ)
+        _tidy_clock(words)
         code = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as problem:
         said = " ".join(str(problem).split()).rstrip(".")
@@ -72,6 +72,17 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _stop(unexpected(problem), UNEXPECTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tidy_clock(words: list[str]) -> None:
+    """A time that cannot be used is refused, but nothing keeps a person from stopping a model."""
+    try:
+        tidy_clock(os.environ)
+    except SqkitError as problem:
+        if words[:1] not in (["halt"], ["rollback"]):
+            raise
+        print(f"sqkit: {problem}; the machine's clock is used here", file=sys.stderr)
+        del os.environ["SOURCE_DATE_EPOCH"]
 
 
 def _command(words: list[str]) -> list[str]:

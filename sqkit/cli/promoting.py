@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from sqkit.cli.words import Json, Switch, app, group, show
-from sqkit.errors import SqkitError, UsageError
+from sqkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from sqkit.people import Actor
     from sqkit.production.changes import Production
     from sqkit.production.promoter import Promoted, RolledBack, StudentModelPromoter
+    from sqkit.settings import Settings
+
+Verify = Callable[[Path], Mapping[str, Any]]
 
 quarantine = group("quarantine", "Models that were rolled back and must not come back unseen.")
 
@@ -49,37 +54,28 @@ def promote(
     json
         Print the outcome as JSON.
     """
-    promoter = _promoter()
+    promoter = _promoter(verify=_verifier())
     if dry_run:
         outcome = promoter.plan_promotion(model, enable=enable, env_file=env_file)
         show(_promoted(outcome, planned=True), json, _promotion_lines(outcome, model, planned=True))
         return next((check.error.exit_code for check in outcome.result.checks if check.error), 0)
-    _verify_first(model)
     outcome = promoter.promote_model(model, enable=enable, env_file=env_file)
     show(_promoted(outcome, planned=False), json, _promotion_lines(outcome, model, planned=False))
     _refresh_index()
     return 0
 
 
-def _verify_first(model: str) -> None:
-    """Compute the decision again where that is possible; what differs stands in verification.json and is refused."""
+def _verifier() -> Verify | None:
+    """Computes a decision again, where the research extra is installed."""
     try:
-        from sqkit.research.verification import verify, write_verification
+        from sqkit.research.verification import verify
     except ModuleNotFoundError:
-        print(
-            "sqkit: the research extra is not installed; verification.json is taken as it is", file=sys.stderr
-        )
-        return
+        _say("the research extra is not installed; verification.json is taken as it is")
+        return None
     from sqkit.settings import Settings
 
-    folder = Path(model).parent
-    try:
-        outcome = verify(folder, reports_dir=Path(Settings().reports_dir))
-    except SqkitError:
-        return  # the checks name what is missing
-    unwritten = write_verification(folder, outcome)
-    if unwritten:
-        print(f"sqkit: {unwritten}", file=sys.stderr)
+    reports_dir = Path(Settings().reports_dir)
+    return lambda folder: verify(folder, reports_dir=reports_dir)
 
 
 def _promoted(outcome: Promoted, *, planned: bool) -> dict[str, Any]:
@@ -165,7 +161,7 @@ def rollback(
                 "--dry-run"
             )
         return _drill(_production(as_), slot, json)
-    promoter = _promoter(as_)
+    promoter = _promoter(as_, at_once=True)
     planned = promoter.plan_rollback(
         to, slot=slot, reason="dry run" if dry_run else reason, env_file=env_file
     )
@@ -262,7 +258,7 @@ def halt(*, reason: str, slot: str = "default", as_: As = "", json: Json = False
     """
     from sqkit.production.interventions import halt as stop
 
-    production = _production(as_)
+    production = _production(as_, at_once=True)
     place = production.slot(slot)
     said = "is halted already" if place.halt_path.exists() else "halted"
     entry = stop(production, slot, reason)
@@ -368,26 +364,39 @@ def _refresh_index() -> None:
         print(f"sqkit: the index of reports was not rebuilt ({problem}); run sqkit report", file=sys.stderr)
 
 
-def _promoter(name: str = "") -> StudentModelPromoter:
-    from sqkit.people import Actor
+def _promoter(name: str = "", *, verify: Verify | None = None, at_once: bool = False) -> StudentModelPromoter:
     from sqkit.production.promoter import StudentModelPromoter
-    from sqkit.settings import Settings
 
     return StudentModelPromoter(
-        Settings(),
-        actor=Actor.here(name),
-        environ=os.environ,
-        say=_say,
+        _settings(at_once=at_once), actor=_actor(name), environ=os.environ, say=_say, verify=verify
     )
 
 
-def _production(name: str = "") -> Production:
+def _production(name: str = "", *, at_once: bool = False) -> Production:
     """For what needs no candidate and no approval: it loads no more than that."""
-    from sqkit.people import Actor
     from sqkit.production.changes import Production
+
+    return Production(_settings(at_once=at_once), actor=_actor(name), say=_say)
+
+
+def _actor(name: str) -> Actor:
+    from sqkit.people import AUTOMATIC, Actor
+
+    if name.strip().casefold() == AUTOMATIC:
+        raise UsageError(f"--as {name}: is the name of a machine's own rollback; give a person's name")
+    return Actor.here(name)
+
+
+def _settings(*, at_once: bool) -> Settings:
+    """The settings; what stops a model at once takes defaults for those that cannot be used."""
     from sqkit.settings import Settings
 
-    return Production(Settings(), actor=Actor.here(name), say=_say)
+    if not at_once:
+        return Settings()
+    settings, problems = Settings.usable()
+    for problem in problems:
+        _say(f"{problem}; its default is used here")
+    return settings
 
 
 def _say(line: str) -> None:

@@ -113,11 +113,11 @@ def read_book(candidate: Candidate) -> Book | None:
         return None
     place = Path(candidate.typed).parent / APPROVALS_FILE
     stored = parse_json(data, place)
-    if (
-        canonical_json(stored).encode() != data
-    ):  # else release.json, which embeds it, could not be held against it
+    book = parse_book(stored, place)
+    # Else release.json, which embeds it, could not be held against its digest.
+    if canonical_json(stored).encode() != data:
         raise _edited(place, "has another form than sqkit writes")
-    return parse_book(stored, place)
+    return book
 
 
 def parse_book(stored: Any, place: Path = Path(APPROVALS_FILE)) -> Book:

@@ -18,12 +18,12 @@ from sqkit.chain import Entry
 from sqkit.checklist_inputs import Policy
 from sqkit.policy_in_force import policy_in_force
 from sqkit.production.approval_book import Book, read_book
-from sqkit.production.approval_facts import Statement, statement_of
+from sqkit.production.approval_facts import Statement, decision_time, statement_of
 from sqkit.production.approval_standing import Rules, Standing, standing
 from sqkit.production.audit import AuditLog
 from sqkit.production.boxes import BoxState, box_states
 from sqkit.production.candidate import Candidate, read_candidate
-from sqkit.production.signing import read_signers
+from sqkit.production.signed_facts import signers_in_force
 from sqkit.production.slot_state import fold
 from sqkit.production.slots import Slot, all_slots, models_folder, slot_named
 from sqkit.sessions import MARKETS
@@ -76,7 +76,8 @@ class Desk:
     def rules(self) -> Rules:
         """What approvals are held against."""
         author = self.statement["predicate"]["created_by"]
-        return Rules(self.policy, self.signers, author, self.now, self.zone)
+        decided = decision_time(self.candidate)
+        return Rules(self.policy, self.signers, author, self.now, self.zone, decided)
 
     @property
     def promotion(self) -> Entry | None:
@@ -105,6 +106,7 @@ class Desk:
             author=rules.author,
             now=rules.now,
             zone=rules.zone,
+            decided_at=rules.decided_at,
         )
 
     def boxes(self, book: Book | None = None) -> tuple[BoxState, ...]:
@@ -133,8 +135,8 @@ def open_desk(model_path: str | Path, *, settings: Settings, root: Path = Path()
         The candidate cannot be read.
     AuditBroken
         The audit log does not hold, so that nobody knows which policy is in force.
-    SigningFailed
-        The signers file that is set cannot be used.
+    SigningFailed, SignatureRefused
+        The signers file that is set cannot be used, or is not the one that was accepted with the policy.
     """
     models_dir = models_folder(settings, root)
     candidate = read_candidate(model_path, settings=settings, models_dir=models_dir, root=root)
@@ -147,7 +149,7 @@ def open_desk(model_path: str | Path, *, settings: Settings, root: Path = Path()
         slot=slot,
         entries=entries,
         policy=policy_in_force(settings, entries, slot.name),
-        signers=read_signers(settings.promotion_allowed_signers, root),
+        signers=signers_in_force(settings, root, entries, slot.name),
         now=now,
     )
 

@@ -90,6 +90,23 @@ def statement_of(candidate: Candidate, slot: str) -> Statement:
     }
 
 
+def decision_time(candidate: Candidate) -> str:
+    """When the decision that people sign off was made, UTC.
+
+    Raises
+    ------
+    ArtifactChanged
+        The checklist does not say.
+    """
+    said = candidate.json(CHECKLIST_FILE).get("timestamp")
+    if not _is_instant(said):
+        raise ArtifactChanged(
+            f"{Path(candidate.typed).parent / CHECKLIST_FILE}: does not say when it was decided; validate the model "
+            "again with sqkit validate"
+        )
+    return str(said)
+
+
 def changed_parts(before: Statement, now: Statement) -> list[str]:
     """What differs between two statements, in words."""
     found = ["model"] if before["subject"] != now["subject"] else []

@@ -22,7 +22,7 @@ from sqkit.errors import (
     SqkitError,
 )
 from sqkit.files import sha256_json
-from sqkit.production.approval_book import Book, require_clock
+from sqkit.production.approval_book import CLOCK_TOLERANCE, Book, require_clock
 from sqkit.production.approval_facts import APPROVE, Fact, Statement, changed_parts, made_at, who_said
 from sqkit.production.approval_voices import (
     Voice,
@@ -104,6 +104,8 @@ class Rules:
         Who made the model, of its metadata.
     now, zone
         UTC, and the market's zone for calendar dates.
+    decided_at
+        When the decision was made, UTC: nobody can have approved it before.
     """
 
     policy: Policy
@@ -111,6 +113,7 @@ class Rules:
     author: str
     now: dt.datetime
     zone: str
+    decided_at: str
 
     @property
     def today(self) -> str:
@@ -127,6 +130,7 @@ def standing(
     author: str,
     now: dt.datetime,
     zone: str,
+    decided_at: str,
 ) -> Standing:
     """Whether a candidate is approved, and what is missing.
 
@@ -136,10 +140,10 @@ def standing(
         See `sqkit.production.approval_book.read_book`; None where nobody said anything.
     statement
         Of the candidate as it lies there now.
-    policy, signers, author, now, zone
+    policy, signers, author, now, zone, decided_at
         See `Rules`.
     """
-    rules = Rules(policy, signers, author, now, zone)
+    rules = Rules(policy, signers, author, now, zone, decided_at)
     known = book or Book(statement)
     voices = voices_about(known, statement, signers)
     rejections = rejections_in_force(known, voices, signers)
@@ -184,17 +188,26 @@ def approval_problem(voice: Voice, earlier: Iterable[Voice], rules: Rules) -> Sq
         role = other.fact["role"]
         if role == fact["role"] or role not in rules.policy.required_approvals or other.problem is not None:
             continue
-        if same_person(other, voice) and _too_old(other.fact, "", rules) is None:
+        if same_person(other, voice) and _ill_timed(other.fact, "", rules) is None:
             return SelfApproval(
                 f"{who}: the same person approved as {role} (fact {other.fact['id']}), and one person fills one role; "
                 f"have somebody else approve as {fact['role']}, or revoke that one first",
                 role=fact["role"],
                 other=role,
             )
-    return _too_old(fact, who, rules)
+    return _ill_timed(fact, who, rules)
 
 
-def _too_old(fact: Fact, who: str, rules: Rules) -> SqkitError | None:
+def _ill_timed(fact: Fact, who: str, rules: Rules) -> SqkitError | None:
+    decided = dt.datetime.fromisoformat(rules.decided_at)
+    if made_at(fact) < decided - CLOCK_TOLERANCE:
+        return ApprovalVoid(
+            f"{who}, of {fact['at']}, was given before the decision it is about ({instant(decided)}); correct the "
+            "clock and approve again",
+            role=fact["role"],
+            at=fact["at"],
+            decided=instant(decided),
+        )
     days = rules.policy.approval_max_age_days
     if rules.now - made_at(fact) > dt.timedelta(days=days):
         return ApprovalExpired(

@@ -8,8 +8,9 @@ closer to production needs one; what stops it does not.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqkit.errors import ApprovalVoid, SignatureRefused, SigningFailed, SqkitError
 from sqkit.files import sha256_json
@@ -148,7 +149,13 @@ def _supersedes(later: Voice, voice: Voice) -> bool:
     return counts and later.fact["role"] == voice.fact["role"] and same_person(later, voice)
 
 
-def verified_later(book: Book, signers: str | None, *, model: str | None = None) -> list[str]:
+def verified_later(
+    book: Book,
+    signers: str | None,
+    *,
+    model: str | None = None,
+    roles: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[str]:
     """Verify a running release's approvals again, at the time they were given, against the stored signers.
 
     A key that expired since takes nothing back, and a missing ssh-keygen never unloads a release.
@@ -159,6 +166,8 @@ def verified_later(book: Book, signers: str | None, *, model: str | None = None)
         As the release holds them.
     model
         SHA-256 of the model that is served.
+    roles
+        ``approvals`` of the promotion's line; who it says signed must have.
 
     Returns
     -------
@@ -170,7 +179,7 @@ def verified_later(book: Book, signers: str | None, *, model: str | None = None)
     ApprovalVoid
         The approvals are about another model.
     SignatureRefused
-        A role rests on no good signature.
+        A role rests on no good signature, though the promotion's line calls it signed.
     """
     named = book.statement["subject"][0]["digest"]["sha256"]
     if model is not None and named != model:
@@ -180,7 +189,14 @@ def verified_later(book: Book, signers: str | None, *, model: str | None = None)
             approved=named,
             model=model,
         )
+    signed = [role for role, said in (roles or {}).items() if said["signed"]]
     if signers is None:
+        if signed:
+            raise SignatureRefused(
+                f"the approval as {signed[0]} was signed, but the signers file is not stored with it; restore the "
+                "release from the archive",
+                role=signed[0],
+            )
         return []
     if not has_ssh_keygen():
         return ["the signatures of the approvals were not verified: ssh-keygen is not installed"]
@@ -192,6 +208,14 @@ def verified_later(book: Book, signers: str | None, *, model: str | None = None)
     refused = [problem for problem in unverified if not isinstance(problem, SigningFailed)]
     if refused:
         raise refused[0]
+    heard_roles = {voice.fact["role"] for voice in heard if voice.principal is not None}
+    silent = [role for role in signed if role not in heard_roles | open_roles]
+    if silent:
+        raise SignatureRefused(
+            f"the promotion's line says that {', '.join(silent)} signed, but no such approval is kept with the "
+            "release; restore the release from the archive",
+            roles=silent,
+        )
     return [f"a signature was not verified: {problem.message}" for problem in unverified]
 
 

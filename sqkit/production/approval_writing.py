@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_PAGE
+from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_PAGE, STUDENT_FILE
+from sqkit.audit_log import OBJECTION
 from sqkit.errors import SignatureRefused, SqkitError, UsageError
 from sqkit.files import exclusive, write_json
 from sqkit.people import Actor
 from sqkit.production.approval_book import Book, new_fact, require_clock
-from sqkit.production.approval_desk import Desk, open_desk
+from sqkit.production.approval_desk import Desk, audit_log, open_desk
 from sqkit.production.approval_facts import Fact, is_note, is_text, made_at, namespace_of, signed_text
 from sqkit.production.approval_standing import FULL_CONTROL, Standing
 from sqkit.production.approval_view import TYPED_NAMES, control_line, render_view
@@ -26,6 +27,7 @@ from sqkit.production.approval_voices import agrees
 from sqkit.production.audit import instant
 from sqkit.production.boxes import BoxState
 from sqkit.production.signing import likely_principal, principal_of, sign
+from sqkit.production.webhook import announce
 from sqkit.settings import Settings
 
 _LOCK: Final = ".approvals.lock"
@@ -160,6 +162,34 @@ def recorded(desk: Desk, book: Book, fact: Fact, done: str) -> Recorded:
     return Recorded(
         str(desk.candidate.typed), fact, done, desk.standing(book), desk.boxes(book), tuple(notes)
     )
+
+
+def objected(desk: Desk, fact: Fact, reason: str) -> None:
+    """Name a rejection or revocation in the audit log: cut from the book, it is missed at the promotion.
+
+    Raises
+    ------
+    SqkitError
+        The log cannot be written; the fact is in the book all the same.
+    """
+    content = {
+        "fact": fact["id"],
+        "model": desk.candidate.digest(STUDENT_FILE),
+        "reason": reason,
+        "what": fact["kind"],
+    }
+    who = Actor(fact["name"], fact["user"], fact["host"], fact["principal"])
+    try:
+        entry = audit_log(desk.settings, desk.root).append(
+            OBJECTION, content, slot=desk.slot.name, actor=who, now=desk.now, zone=desk.zone
+        )
+    except SqkitError as problem:
+        raise type(problem)(
+            f"{problem.message}; fact {fact['id']} stands in {APPROVALS_FILE} and counts, but the audit log does not "
+            "name it: keep a copy of the file",
+            **problem.values,
+        ) from None
+    announce(desk.settings, entry, root=desk.root)
 
 
 def proof_words(word: str, fact: Fact) -> str:

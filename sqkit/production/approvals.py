@@ -50,6 +50,7 @@ from sqkit.production.approval_writing import (
     Recorded,
     Signer,
     made_fact,
+    objected,
     proof_words,
     recorded,
     require_text,
@@ -141,7 +142,10 @@ def approve(
         done = proof_words("rejected" if reject else "approved", fact) + f" as {role}"
         if not reject:
             done += f" for {', '.join(scope or desk.statement['predicate']['symbols'])}, up to {_ends(desk, fact)}"
-        return recorded(desk, book.with_fact(fact), fact, done)
+        added = recorded(desk, book.with_fact(fact), fact, done)
+        if reject:
+            objected(desk, fact, comment)
+        return added
 
 
 def revoke(
@@ -177,7 +181,9 @@ def revoke(
         said = {"kind": REVOKE, "revokes": fact_id, "reason": reason}
         fact = made_fact(desk, desk.book, said, signer or Signer(), key_needed=target["kind"] == REJECT)
         done = f"{proof_words('revoked', fact)}: {who_said(target)}"
-        return recorded(desk, desk.book.with_fact(fact), fact, done)
+        added = recorded(desk, desk.book.with_fact(fact), fact, done)
+        objected(desk, fact, reason)
+        return added
 
 
 def attest(

@@ -197,6 +197,26 @@ def _never_counted(models_dir: Path, name: str, named: set[str]) -> bool:
     return is_release_name(name) and name not in named and not is_sealed(models_dir, name)
 
 
+def set_aside(path: Path) -> str:
+    """Put a leftover out of the way; what was done.
+
+    A staging folder is removed. A folder with a release's name is only renamed: where the log lost its
+    line, it is the evidence.
+    """
+    if path.name.endswith(_STAGING) or path.is_symlink():
+        clear_leftover(path)
+        return f"removed {path.name}, left by a promotion that never counted"
+    aside = path.with_name(f".set-aside-{path.name}")
+    with output_errors(path):
+        if aside.exists():
+            raise ConflictError(
+                f"{aside}: was set aside before; look at it, move it away and run again", path=str(aside)
+            )
+        path.rename(aside)
+        fsync_folder(path.parent)
+    return f"set {path.name} aside as {aside.name}, of a promotion that never counted by the log"
+
+
 def clear_leftover(path: Path) -> None:
     """Remove the folder of a promotion that never counted."""
     with output_errors(path):

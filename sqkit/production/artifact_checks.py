@@ -125,7 +125,7 @@ def check_recommendation(case: Case) -> str:
 
 def check_verification(case: Case) -> str:
     """``sqkit verify`` computed the decision again from these very files and found no difference."""
-    outcome, place = case.read.json(VERIFICATION_FILE), case.folder_name(VERIFICATION_FILE)
+    outcome, place = case.verification, case.folder_name(VERIFICATION_FILE)
     if outcome["status"] != "verified" or outcome["differences"]:
         count = len(outcome["differences"])
         raise ArtifactChanged(

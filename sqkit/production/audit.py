@@ -37,6 +37,7 @@ from sqkit.production.archive import astray
 from sqkit.production.slot_state import SlotState, fold
 
 WAIT_SECONDS: Final = 30.0
+_AHEAD: Final = dt.timedelta(minutes=5)
 
 Say = Callable[[str], None]
 Write = Callable[..., Entry]
@@ -134,7 +135,7 @@ class AuditLog:
                 now: dt.datetime,
                 zone: str,
             ) -> Entry:
-                at = max(instant(now), chain.entries[-1]["at"] if chain.entries else "")
+                at = max(self._dated(now), chain.entries[-1]["at"] if chain.entries else "")
                 line = {
                     **content,
                     "actor": actor.to_dict(),
@@ -151,6 +152,14 @@ class AuditLog:
                 write_head(self.path, chain.entries, AUDIT_FORM)
             except OutputError as problem:  # the line is durable and counts
                 self._say(f"{problem}; line {len(chain.entries)} of {AUDIT_FILE} counts all the same")
+
+    def _dated(self, now: dt.datetime) -> str:
+        """The instant of a line: a time ahead of this machine's clock would date every later line with it."""
+        latest = dt.datetime.now(dt.UTC)
+        if now <= latest + _AHEAD:
+            return instant(now)
+        self._say(f"{instant(now)} lies ahead of this machine's clock; the line is dated {instant(latest)}")
+        return instant(latest)
 
     def settle(self) -> list[str]:
         """Finish what a crash left of the log itself; one line for each thing done."""

@@ -5,6 +5,7 @@ Checks, approvals and the archive all work on these bytes, so what was examined 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,12 @@ from sqkit.artifacts import (
     VERIFICATION_FILE,
 )
 from sqkit.errors import ArtifactChanged, ModelFileMissing, ModelPathRefused
-from sqkit.files import parse_json, sha256_bytes
+from sqkit.files import open_plain, parse_json, sha256_bytes
 from sqkit.model_file import read_model_bytes
 from sqkit.report_manifest import MANIFEST, run_naming
 from sqkit.settings import Settings
+
+MAX_ARTIFACT_BYTES: Final = 256 * 1024 * 1024
 
 RELEASE_FILES: Final = (
     STUDENT_FILE,
@@ -142,9 +145,13 @@ def candidate_path(model_path: str | Path, models_dir: Path, root: Path = Path()
         A part of the path is a symlink, or it leads outside the models folder.
     """
     place = root / model_path
-    if place.is_symlink() or place.parent.is_symlink():
+    if not str(model_path):
+        raise ModelPathRefused("--model is empty; name a student's ONNX file", path="")
+    within = [place, *place.parents][: max(1, len(place.parts) - len(models_dir.parts))]
+    if any(part.is_symlink() for part in within):
         raise ModelPathRefused(
-            f"{model_path}: is a symlink; give the path of the model file itself", path=str(model_path)
+            f"{model_path}: is a symlink, or lies behind one; give the path of the model file itself",
+            path=str(model_path),
         )
     base, full = models_dir.resolve(), place.resolve()
     if base not in full.parents:
@@ -178,7 +185,8 @@ def read_candidate(
         data = _read(place.parent / name)
         if data is not None:
             files[name] = data
-    typed = place.parent.relative_to(root).as_posix() if root in place.parents else place.parent.as_posix()
+    here, base = place.parent.resolve(), root.resolve()
+    typed = (here.relative_to(base) if here.is_relative_to(base) else here).as_posix()
     report = run_naming(root / settings.reports_dir, typed, sha256_bytes(files.get(CHECKLIST_FILE, b"")))
     if report is not None:
         data = _read(report / MANIFEST)
@@ -188,13 +196,22 @@ def read_candidate(
 
 
 def _read(path: Path) -> bytes | None:
-    if path.is_symlink():
-        raise ArtifactChanged(f"{path}: is a symlink; put the file itself there", path=str(path))
     try:
-        return path.read_bytes()
+        with open_plain(path, follow=False) as stream:
+            data = stream.read(MAX_ARTIFACT_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as problem:
+        reasons = {
+            errno.ELOOP: "is a symlink",
+            errno.EINVAL: "is no plain file",
+            errno.ENXIO: "is no plain file",
+        }
+        said = reasons.get(problem.errno or 0, f"cannot be read ({problem.strerror})")
+        raise ArtifactChanged(f"{path}: {said}; put the file itself there", path=str(path)) from None
+    if len(data) > MAX_ARTIFACT_BYTES:
         raise ArtifactChanged(
-            f"{path}: cannot be read ({problem.strerror}); correct its rights", path=str(path)
-        ) from None
+            f"{path}: larger than {MAX_ARTIFACT_BYTES >> 20} MB, sqkit writes none of that size; validate the model again",
+            path=str(path),
+        )
+    return data

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sqkit.audit_log import AUDIT_FILE, UNMANAGED
-from sqkit.chain import Entry
-from sqkit.errors import OutputError, ReleaseDamaged, SqkitError
+from sqkit.chain import Entry, json_of
+from sqkit.errors import OutputError, ReleaseDamaged, SlotMismatch, SqkitError
 from sqkit.files import exclusive
 from sqkit.people import Actor
-from sqkit.production.archive import clear_leftover, leftovers
+from sqkit.production.archive import leftovers, set_aside
 from sqkit.production.audit import AuditLog
 from sqkit.production.promotion import Place, finish, keep_unrecorded
 from sqkit.production.slot_state import SlotState, fold
@@ -103,6 +103,7 @@ class Production:
             Another process changes this slot.
         """
         with exclusive(slot.folder, f"promotion or rollback in slot {slot.name}", name=LOCK_FILE):
+            self._require_own(slot)
             try:
                 for line in self._recovered(slot):
                     self.say(f"finished what was interrupted: {line}")
@@ -134,8 +135,26 @@ class Production:
         for slot in all_slots(self.settings, self.root):
             if slot.folder.exists() or self.state(slot).placed_by is not None:
                 with exclusive(slot.folder, f"repair of slot {slot.name}", name=LOCK_FILE):
+                    self._require_own(slot)
                     done += self._recovered(slot)
         return done
+
+    def _require_own(self, slot: Slot) -> None:
+        """Refuse a folder that is another slot's: a setting was changed under the two.
+
+        A record that was merely copied here, while the other slot has its own, is written anew.
+        """
+        other = _named_slot(slot)
+        if other in ("", slot.name):
+            return
+        places = {known.name: known for known in all_slots(self.settings, self.root)}
+        if other not in places or _named_slot(places[other]) != other:
+            raise SlotMismatch(
+                f"{slot.folder}: holds the release of slot {other}, not of slot {slot.name}; give slot {slot.name} a "
+                "folder of its own, or put the paths back as they were",
+                slot=slot.name,
+                other=other,
+            )
 
     def leftovers(self) -> list[Path]:
         """Archive folders of promotions that never counted."""
@@ -145,14 +164,12 @@ class Production:
         done = self.log.settle()
         if self.leftovers():
             with self.log.writing():  # nobody else is between storing and committing
-                for path in self.leftovers():
-                    clear_leftover(path)
-                    done.append(f"removed {path.name}, stored by a promotion that never counted")
+                done += [set_aside(path) for path in self.leftovers()]
         kept = keep_unrecorded(self.place(slot)) if self.state(slot).placed_by is not None else None
         if kept is not None:
             self.announce(kept)
             done.append(f"archived as {kept['release']} a model that somebody put into production by hand")
-        return done + finish(self.place(slot))
+        return done + finish(self.place(slot), repairing=True)
 
     def append(self, slot: Slot, kind: str, content: Mapping[str, Any]) -> Entry:
         """One line about a slot that changes no file of production; announced."""
@@ -173,6 +190,13 @@ class Production:
             extra={"component": "promoter", "audit_line": entry["digest"]},
         )
         announce(self.settings, entry, root=self.root)
+
+
+def _named_slot(slot: Slot) -> str:
+    """Whose release the record beside the model is; empty where there is none that can be read."""
+    record = json_of(slot.release_path)
+    named = record.get("slot") if isinstance(record, dict) else None
+    return named if isinstance(named, str) else ""
 
 
 def noting(place: Place, steps: list[str]) -> Place:

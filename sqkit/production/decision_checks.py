@@ -9,9 +9,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, Final
 
-from sqkit.artifacts import CHECKLIST_FILE
+from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_FILE
+from sqkit.audit_log import OBJECTION
 from sqkit.checklist_inputs import Policy
 from sqkit.errors import (
+    ApprovalVoid,
     BoxOpen,
     ClockBackwards,
     DecisionStale,
@@ -74,6 +76,7 @@ def check_incumbent(case: Case) -> str:
 
 def check_approvals(case: Case) -> str:
     """Everybody whom the policy asks for has approved exactly these bytes, and it still counts."""
+    _require_objections(case)
     stands = case.standing
     if stands.problems:
         raise _all_of(stands.problems)
@@ -237,6 +240,21 @@ def check_clock(case: Case) -> str:
             now=_at(case.now),
         )
     return f"after the last recorded line ({_at(last)})"
+
+
+def _require_objections(case: Case) -> None:
+    """Every rejection and revocation that the log names is in the book: it can be cut, the log cannot."""
+    kept = {fact["id"] for fact in case.book.facts} if case.book else set()
+    for entry in case.entries:
+        if entry["kind"] != OBJECTION or entry["model"] != case.model_digest or entry["fact"] in kept:
+            continue
+        word = "rejection" if entry["what"] == "reject" else "revocation"
+        raise ApprovalVoid(
+            f"{case.folder_name(APPROVALS_FILE)}: lacks the {word} by {entry['actor']['name']} of {entry['date']} "
+            f"(fact {entry['fact']}: {entry['reason']}), which the audit log names; restore the file from a backup",
+            fact=entry["fact"],
+            line=entry["digest"],
+        )
 
 
 def _live_strategy(case: Case) -> str | None:

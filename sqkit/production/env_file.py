@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sqkit.errors import ConflictError, OutputError, PinBlocks
-from sqkit.files import fsync_folder, output_errors
+from sqkit.files import fsync_folder, inside, output_errors
 from sqkit.production.env_text import changed, quoted, values_in
 from sqkit.production.slots import Slot
 from sqkit.settings import PREFIX, Settings
@@ -154,6 +154,17 @@ def _pinned_in(path: Path) -> bool:
 
 
 # --- the file
+
+
+def env_path(root: Path, file: str | Path) -> Path:
+    """Where an env file lies; it must lie in the project, and so must what a symlink there leads to.
+
+    Raises
+    ------
+    UsageError
+        It leads outside the project.
+    """
+    return inside(root, Path(file))
 
 
 def require_rewritable(path: Path, lines: Sequence[str]) -> None:

@@ -31,12 +31,12 @@ def quoted(name: str, value: str) -> str:
     SettingsError
         It has characters that no line of an env file can hold.
     """
-    if not value.isprintable() or "${" in value:  # python-dotenv fills in ${NAME} under any quotes
+    # python-dotenv fills in ${NAME} under any quotes, and reads a quote in quotes as no shell does
+    if not value.isprintable() or "${" in value or "'" in value or "\\" in value:
         raise SettingsError(f"{name}: {value!r} cannot stand in an env file; rename that path", value=value)
     if _PLAIN.fullmatch(value):
         return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return f"'{value}'"
 
 
 def changed(text: str, lines: Sequence[str], path: Path) -> str:

@@ -14,6 +14,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    OBJECTION,
     POLICY,
     PROMOTE,
     QUARANTINE_RELEASE,
@@ -253,10 +254,20 @@ def _attest(entry: Entry, _: _Known) -> _Told:
     return _Told(f"ticked the box {entry['box']} of release {entry['release']}", reason=entry["note"])
 
 
+def _objection(entry: Entry, _: _Known) -> _Told:
+    name, fact = entry["actor"]["name"], entry["fact"]
+    if entry["what"] == "reject":
+        what = f"model {short(entry['model'])} was rejected by {name} (fact {fact})"
+    else:
+        what = f"{name} took back a sign-off of model {short(entry['model'])} (fact {fact})"
+    return _Told(what, reason=entry["reason"])
+
+
 _TELL: Final[Mapping[str, Callable[[Entry, _Known], _Told]]] = {
     ATTEST: _attest,
     DRILL: _drill,
     HALT: _halt,
+    OBJECTION: _objection,
     POLICY: _policy,
     PROMOTE: _promote,
     QUARANTINE_RELEASE: _quarantine_release,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqkit.audit_log import ATTEST
 from sqkit.chain import Entry
-from sqkit.checklist_signoffs import ALERTS_CONFIGURED, CONFIG_UPDATED
+from sqkit.checklist_signoffs import ALERTS_CONFIGURED, CONFIG_UPDATED, ROLLBACK_TESTED
 from sqkit.errors import ArchiveUnknown, UsageError
 from sqkit.people import Actor
 from sqkit.production.approval_desk import audit_log
@@ -54,6 +54,11 @@ def attest_live(
     require_known(box)
     require_text(note, "--note", needed=True)
     require_text(name, "--as", needed=False)
+    if box == ROLLBACK_TESTED:
+        raise UsageError(
+            f"box {box}: nobody's word ticks it, a drill that passed does; run sqkit rollback --drill",
+            box=box,
+        )
     if box not in OF_THE_LIVE_RELEASE:
         raise UsageError(
             f"box {box}: belongs to a candidate and is ticked before a promotion; give --model, or one of "

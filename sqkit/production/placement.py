@@ -7,6 +7,7 @@ promotion, a rollback and whoever comes after a crash do the very same.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -17,9 +18,17 @@ from sqkit.artifacts import ARCHIVE_FOLDER, RELEASE_FILE, STUDENT_FILE
 from sqkit.audit_log import UNMANAGED
 from sqkit.chain import Entry
 from sqkit.errors import ReleaseDamaged, SqkitError
-from sqkit.files import fsync_folder, output_errors, sha256_bytes, temporaries, write_bytes, write_json
+from sqkit.files import (
+    canonical_json,
+    fsync_folder,
+    output_errors,
+    sha256_bytes,
+    temporaries,
+    write_bytes,
+    write_json,
+)
 from sqkit.production.archive import archived_model, is_sealed, is_stored, seal
-from sqkit.production.env_file import rewrite
+from sqkit.production.env_file import ENABLED, env_path, rewrite
 from sqkit.production.release import production_bytes, read_release, release_record
 from sqkit.production.slot_state import ReleaseFact, SlotState
 from sqkit.production.slots import Slot
@@ -32,7 +41,13 @@ IMAGINED: Final = "imagined"
 
 
 def finishing(
-    models_dir: Path, slot: Slot, state: SlotState, entries: Sequence[Entry], root: Path
+    models_dir: Path,
+    slot: Slot,
+    state: SlotState,
+    entries: Sequence[Entry],
+    root: Path,
+    *,
+    repairing: bool = False,
 ) -> list[Step]:
     """What is still to be done so that archive, env file and production are as the log says.
 
@@ -41,7 +56,9 @@ def finishing(
     state, entries
         The slot's state and the whole log that it follows from.
     root
-        The project's root, to which the env file's path is relative.
+        The project's root, below which the env file lies.
+    repairing
+        Nobody asked for this just now: scoring is not enabled in the env file.
 
     Returns
     -------
@@ -70,14 +87,13 @@ def finishing(
     if placed_by is None or placed_by["kind"] == UNMANAGED:
         return steps  # nobody put it there: there is nothing to bring about
     if _recorded(slot) != placed_by["digest"]:
-        steps += _environment(placed_by, root)
+        steps += _environment(placed_by, root, repairing=repairing)
         steps.append(
             Step(
                 f"write {slot.release_path.name} beside the model of slot {slot.name}",
-                lambda: write_json(
+                lambda: _put(
                     slot.release_path,
-                    release_record(models_dir, slot.name, live, placed_by, entries),
-                    alone=True,
+                    canonical_json(release_record(models_dir, slot.name, live, placed_by, entries)).encode(),
                 ),
             )
         )
@@ -107,11 +123,12 @@ def _recorded(slot: Slot) -> str:
         return ""
 
 
-def _environment(placed_by: Entry, root: Path) -> list[Step]:
+def _environment(placed_by: Entry, root: Path, *, repairing: bool) -> list[Step]:
     asked: dict[str, Any] | None = placed_by.get("environment")
     if asked is None:
         return []
-    path, lines = root / asked["file"], list(asked["lines"])
+    lines = [line for line in asked["lines"] if not (repairing and line.startswith(f"{ENABLED}="))]
+    path = env_path(root, asked["file"])
     return [Step(f"set {', '.join(lines)} in {asked['file']}", lambda: rewrite(path, lines))]
 
 
@@ -129,14 +146,26 @@ def _model(models_dir: Path, slot: Slot, live: ReleaseFact | None) -> list[Step]
     return [
         Step(
             f"put {ARCHIVE_FOLDER}/{live.name}/{STUDENT_FILE} in place of the model of slot {slot.name}",
-            lambda: write_bytes(
-                slot.model_path, archived_model(models_dir, live.name, live.model), alone=True
-            ),
+            lambda: _put(slot.model_path, archived_model(models_dir, live.name, live.model)),
         )
     ]
 
 
+def _put(path: Path, data: bytes) -> None:
+    _clear_folder(path)
+    write_bytes(path, data, alone=True)
+
+
+def _clear_folder(path: Path) -> None:
+    """Move a folder aside that lies where a file belongs: it must not keep a person from going back."""
+    if path.is_dir() and not path.is_symlink():
+        with output_errors(path):
+            aside = Path(tempfile.mkdtemp(prefix=f"{path.name}.aside-", dir=path.parent))
+            path.rename(aside / path.name)
+
+
 def _remove(path: Path) -> None:
+    _clear_folder(path)
     with output_errors(path):
         path.unlink(missing_ok=True)
         fsync_folder(path.parent)

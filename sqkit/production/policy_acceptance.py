@@ -140,7 +140,8 @@ def accept_policy(
     Raises
     ------
     SignatureRefused, SigningFailed
-        Signers are set, and nobody of them signed.
+        Signers are set, and nobody of them signed; or what this takes the place of was signed, and
+        nobody of its own signers file signed.
     UsageError
         A key where no signers are set, or a reason of more than one line.
     ConflictError
@@ -168,9 +169,10 @@ def accept_policy(
         now=place.now,
         what=f"slot {name}: a policy",
         terminal=terminal,
+        replaces=accepted_line(entries, name),
     )
     same = line is not None and line["policy_digest"] == policy_digest(policy)
-    if line is not None and same and (line["signature"] or not signed["signature"]):
+    if line is not None and same and line["signers"] == signed["signers"]:
         return Accepted(name, line, new=False)
     content = {"policy": policy.to_dict(), "policy_digest": policy_digest(policy), "reason": reason, **signed}
     with production.log.writing() as write:

@@ -19,12 +19,12 @@ from typing import Any
 from sqkit.artifacts import APPROVALS_FILE
 from sqkit.checklist_inputs import Policy, plain_json
 from sqkit.checklist_signoffs import BASELINE_ARCHIVED
-from sqkit.errors import AutoRollbackRefused, SqkitError
-from sqkit.people import Actor
+from sqkit.errors import AutoRollbackRefused, ConflictError, SqkitError
+from sqkit.people import AUTOMATIC, Actor
 from sqkit.policy_in_force import policy_digest
 from sqkit.production.approvals import render_view
 from sqkit.production.changes import Production, noting
-from sqkit.production.env_file import environment_lines, pin_after_rollback, require_rewritable
+from sqkit.production.env_file import env_path, environment_lines, pin_after_rollback, require_rewritable
 from sqkit.production.outcomes import DegradationAlert, Promoted, RollbackAdvice, RolledBack
 from sqkit.production.promotion import Place, Promotion, planned, promote
 from sqkit.production.promotion_case import Case
@@ -59,6 +59,9 @@ class StudentModelPromoter:
         Where lines go that a person should read.
     environ
         The process environment, in which a version pin may stand.
+    verify
+        Computes a decision again from a student's folder, as ``sqkit verify`` does; by default the stored
+        ``verification.json`` counts.
 
     Usage::
 
@@ -79,12 +82,14 @@ class StudentModelPromoter:
         alerts: Callable[[str], DegradationAlert | None] | None = None,
         say: Callable[[str], None] | None = None,
         environ: Mapping[str, str] | None = None,
+        verify: Callable[[Path], Mapping[str, Any]] | None = None,
     ) -> None:
         self.settings = settings
         self.root = root
         self.production = Production(settings, root, clock=clock, actor=actor, on_step=on_step, say=say)
         self._alerts = alerts or (lambda slot: None)
         self._environ = os.environ if environ is None else environ
+        self._verify = verify
 
     def recover(self) -> list[str]:
         """Finish what a crash left in any slot; one line for each thing done."""
@@ -141,13 +146,18 @@ class StudentModelPromoter:
         slot = self._slot_of(model_path)
         with self.production.changing(slot):
             case = self._case(model_path, env_file)
+            if case.slot != slot:
+                raise ConflictError(
+                    f"{model_path}: changed while it was read; wait until it is copied and run again",
+                    path=str(model_path),
+                )
             result = check_case(case)
             result.raise_refusal()
             place = self.production.place(slot, case.read.about["market"])
             promotion, lines = self._promotion(place, case, enable=enable)
             steps: list[str] = []
             with self.production.committed(slot):
-                entry = promote(noting(place, steps), promotion)
+                entry = promote(noting(place, steps), promotion, examined=len(case.entries))
         self.production.announce(entry)
         with contextlib.suppress(SqkitError, OSError):  # a view; the release does not hang on it
             render_view(case.read.folder, settings=self.settings, root=self.root, now=place.now)
@@ -167,6 +177,7 @@ class StudentModelPromoter:
             slot,
             env_file,
             self._environ,
+            self._verify,
         )
 
     def _promotion(self, place: Place, case: Case, *, enable: bool) -> tuple[Promotion, list[str]]:
@@ -189,7 +200,7 @@ class StudentModelPromoter:
             "strategy": about["strategy"],
             "symbols": list(case.standing.symbols),
         }
-        return Promotion.of(case.read, case.signers, content), lines
+        return Promotion.of(case.examined, case.signers, content), lines
 
     def _environment(
         self, place: Place, version: str, env_file: str | Path | None, *, enable: bool
@@ -197,7 +208,7 @@ class StudentModelPromoter:
         """What the engine's environment needs; a file that cannot be changed is refused before anything is."""
         lines = environment_lines(self.settings, place.slot, version, enable)
         if env_file:
-            require_rewritable(self.root / env_file, lines)
+            require_rewritable(env_path(self.root, env_file), lines)
         return lines
 
     def _slot_of(self, model_path: str | Path) -> Slot:
@@ -246,7 +257,7 @@ class StudentModelPromoter:
         with self.production.changing(place.slot):
             state = place.state()
             _require_about_live(state, alert)
-            target = find_target(self.production.models_dir, state, to, automatic=alert is not None)
+            target = find_target(self.production.models_dir, state, to)
             if target.already:
                 return RolledBack(place.slot.name, target, None, (), ())
             content, lines = self._rollback_content(place, target, reason, env_file, alert)
@@ -330,7 +341,7 @@ class StudentModelPromoter:
         advice = self.should_rollback(slot)
         if not advice.should or advice.alert is None:
             raise AutoRollbackRefused(f"{advice.reason}; nothing is rolled back", slot=slot)
-        self.production.actor = replace(self.production.actor, name="automatic")
+        self.production.actor = replace(self.production.actor, name=AUTOMATIC)
         return self.rollback(slot=slot, reason=advice.alert.reason, alert=advice.alert)
 
 

@@ -19,9 +19,9 @@ from sqkit.artifacts import (
     SIGNERS_FILE,
     STUDENT_FILE,
 )
-from sqkit.audit_log import AUDIT_FILE, PROMOTE, UNMANAGED
+from sqkit.audit_log import AUDIT_FILE, POLICY, PROMOTE, ROLLBACK, UNMANAGED
 from sqkit.chain import Entry
-from sqkit.errors import ArtifactChanged
+from sqkit.errors import ArtifactChanged, DecisionStale
 from sqkit.files import canonical_json, parse_json, sha256_bytes
 from sqkit.people import Actor
 from sqkit.production.archive import archive_folder, archive_name, clear_leftover, staging_place, storing
@@ -125,22 +125,44 @@ class Promotion:
         return str(self.content["digests"]["model"])
 
 
-def promote(place: Place, promotion: Promotion) -> Entry:
+def promote(place: Place, promotion: Promotion, *, examined: int = -1) -> Entry:
     """Make the release: store, commit, place. Returns the audit line.
+
+    Parameters
+    ----------
+    examined
+        How many lines the log had when the candidate was examined; by default nothing was examined.
 
     Raises
     ------
+    DecisionStale
+        Since then something was put into the slot, or another policy into force.
     OutputError
         The disk is full or read-only: before the line nothing has changed, after it the next promoter
         goes on.
     """
     keep_unrecorded(place)
     with place.log.writing() as write:
+        _require_as_examined(place, examined)
         name = archive_name(place.now, place.zone, promotion.model)
         content = _content(place.state(), name, promotion)
         entry = _commit(place, write, PROMOTE, content, promotion.files)
     finish(place)
     return entry
+
+
+def _require_as_examined(place: Place, examined: int) -> None:
+    """Compare and swap: under the log's lock nothing may have come between examining and committing."""
+    if examined < 0:
+        return
+    for entry in place.log.entries()[examined:]:
+        here = entry["slot"] == place.slot.name and entry["kind"] in (PROMOTE, ROLLBACK)
+        if here or entry["kind"] == POLICY:
+            raise DecisionStale(
+                f"slot {place.slot.name}: a line of kind {entry['kind']} was recorded meanwhile by "
+                f"{entry['actor']['name']}; look at sqkit status and try again",
+                line=entry["digest"],
+            )
 
 
 def keep_unrecorded(place: Place) -> Entry | None:
@@ -168,11 +190,11 @@ def _commit(
         raise
 
 
-def finish(place: Place) -> list[str]:
+def finish(place: Place, *, repairing: bool = False) -> list[str]:
     """Bring archive, env file and production to where the log says they are; what was done."""
     entries = place.log.entries()
     state = fold(entries, place.slot.name)
-    steps = finishing(place.models_dir, place.slot, state, entries, place.root)
+    steps = finishing(place.models_dir, place.slot, state, entries, place.root, repairing=repairing)
     run_steps(steps, place.before)
     return [step.what for step in steps]
 

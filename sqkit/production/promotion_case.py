@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import datetime as dt
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from sqkit.artifacts import CHECKLIST_FILE, RESULTS_FILE, STUDENT_FILE
+from sqkit.artifacts import CHECKLIST_FILE, RESULTS_FILE, STUDENT_FILE, VERIFICATION_FILE
 from sqkit.chain import Entry
 from sqkit.checklist_inputs import Policy
 from sqkit.errors import ArtifactChanged, ModelFileError, SqkitError
+from sqkit.files import canonical_json
 from sqkit.policy_in_force import policy_in_force
 from sqkit.production.approval_book import Book, read_book
-from sqkit.production.approval_facts import Statement, statement_of
+from sqkit.production.approval_facts import Statement, decision_time, statement_of
 from sqkit.production.approval_standing import Standing, standing
 from sqkit.production.boxes import BoxState, box_states
-from sqkit.production.candidate import RELEASE_FILES, Candidate, read_candidate
-from sqkit.production.signing import read_signers
+from sqkit.production.candidate import MAX_ARTIFACT_BYTES, RELEASE_FILES, Candidate, read_candidate
+from sqkit.production.signed_facts import signers_in_force
 from sqkit.production.slot_state import SlotState
 from sqkit.production.slots import Slot, models_folder
 from sqkit.report_manifest import MANIFEST
 from sqkit.sessions import MARKETS
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
-
-MAX_ARTIFACT_BYTES: Final = 256 * 1024 * 1024
 
 
 class Unread(Exception):
@@ -59,6 +58,8 @@ class Case:
         The verified audit log, and what it says of the slot.
     env_file, environ
         Where a version pin may stand.
+    verify
+        Computes the decision again from a student's folder; None where that cannot be done here.
     """
 
     typed: str
@@ -70,6 +71,22 @@ class Case:
     slot: Slot
     env_file: str | Path | None
     environ: Mapping[str, str]
+    verify: Callable[[Path], Mapping[str, Any]] | None = None
+
+    @cached_property
+    def verification(self) -> Mapping[str, Any]:
+        """What came of computing the decision again: now, where that can be done here, else as stored."""
+        if self.verify is None:
+            return self.read.json(VERIFICATION_FILE)
+        return self.verify(self.read.folder)
+
+    @property
+    def examined(self) -> Candidate:
+        """The candidate as it was examined: with the verification that counted."""
+        if self.verify is None:
+            return self.read
+        outcome = canonical_json(self.verification).encode()
+        return replace(self.read, files={**self.read.files, VERIFICATION_FILE: outcome})
 
     @property
     def models_dir(self) -> Path:
@@ -151,7 +168,7 @@ class Case:
     @cached_property
     def signers(self) -> str | None:
         """Contents of the allowed signers file; None where typed names do."""
-        return read_signers(self.settings.promotion_allowed_signers, self.root)
+        return signers_in_force(self.settings, self.root, self.entries, self.slot.name)
 
     @cached_property
     def statement(self) -> Statement:
@@ -177,6 +194,7 @@ class Case:
             author=about["created_by"],
             now=self.now,
             zone=MARKETS[about["market"]].zone,
+            decided_at=decision_time(self.read),
         )
 
     @cached_property

@@ -7,6 +7,7 @@ engine is to serve: what the log names or, without a log, what the record names.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sqkit.artifacts import APPROVALS_FILE, SIGNERS_FILE
 from sqkit.audit_log import AUDIT_FILE, UNMANAGED
 from sqkit.chain import Entry
 from sqkit.errors import ApprovalVoid, ArtifactChanged, ReleaseDamaged, SignatureRefused
-from sqkit.files import parse_json, read_json, sha256_bytes
+from sqkit.files import parse_json, read_json, read_plain, sha256_bytes
 from sqkit.production.approval_book import parse_book
 from sqkit.production.approval_voices import verified_later
 from sqkit.production.archive import archived_file, archived_model
@@ -131,18 +132,16 @@ def _named_by_log(models_dir: Path, slot: Slot, state: SlotState, *, halted: boo
     live = state.live
     if live is None:
         return ServedRelease(None, placed_by=state.placed_by, halted=halted)
-    if state.placed_by is not None and state.placed_by["kind"] == UNMANAGED:
-        note = (
-            f"{slot.model_path}: nobody promoted this model, it is not served; promote one with sqkit promote"
-        )
-        return ServedRelease(None, placed_by=state.placed_by, halted=halted, note=note)
+    if live.unmanaged:
+        return ServedRelease(None, placed_by=state.placed_by, halted=halted, note=_nobody_promoted(slot))
     data, note = production_bytes(slot), ""
     if data is None or sha256_bytes(data) != live.model:
         note = f"{slot.model_path}: is not the live release {live.described}; served from the archive, run sqkit doctor --fix"
         data = archived_model(models_dir, live.name, live.model)
-    if SIGNERS_FILE in live.files:
+    if SIGNERS_FILE in live.files or _says_signed(live.entry):
         approvals = _archived_json(models_dir, live, APPROVALS_FILE)
-        note = _joined(note, _signed(approvals, _archived_text(models_dir, live, SIGNERS_FILE), live.model))
+        signers = _archived_text(models_dir, live, SIGNERS_FILE)
+        note = _joined(note, _signed(approvals, signers, live.entry))
     symbols = live.entry.get("symbols")
     return ServedRelease(
         data,
@@ -162,13 +161,16 @@ def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
     while True:
         data = production_bytes(slot)
         record = read_release(slot.release_path)
+        if record["state"] != NO_STUDENT and record["promotion"]["kind"] == UNMANAGED:
+            note = _nobody_promoted(slot)
+            return ServedRelease(None, placed_by=record["placed_by"], halted=halted, note=note)
         if record["state"] == NO_STUDENT:
             return ServedRelease(None, placed_by=record["placed_by"], halted=halted)
         if data is not None and sha256_bytes(data) == record["model"]:
             promotion = record["promotion"]
-            note = (
-                _signed(record["approvals"], record["signers"], record["model"]) if record["signers"] else ""
-            )
+            note = ""
+            if record["signers"] or _says_signed(promotion):
+                note = _signed(record["approvals"], record["signers"], promotion)
             return ServedRelease(
                 data,
                 record["model"],
@@ -189,10 +191,22 @@ def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
         time.sleep(_POLL_SECONDS)
 
 
-def _signed(approvals: Any, signers: str | None, model: str) -> str:
+def _nobody_promoted(slot: Slot) -> str:
+    return f"{slot.model_path}: nobody promoted this model, it is not served; promote one with sqkit promote"
+
+
+def _says_signed(promotion: Entry) -> bool:
+    return any(said["signed"] for said in promotion.get("approvals", {}).values())
+
+
+def _signed(approvals: Any, signers: str | None, promotion: Entry) -> str:
     """Verify the approvals of a release again, at the time they were given; what could not be verified."""
+    model = promotion["digests"]["model"]
     try:
-        return "; ".join(verified_later(parse_book(approvals), signers, model=model))
+        if signers is None:
+            raise SignatureRefused("its approvals are called signed, and it holds no signers file")
+        notes = verified_later(parse_book(approvals), signers, model=model, roles=promotion["approvals"])
+        return "; ".join(notes)
     except (ApprovalVoid, ArtifactChanged, SignatureRefused) as problem:
         raise ReleaseDamaged(f"the release was not approved as it says: {problem}", model=model) from None
 
@@ -224,12 +238,12 @@ def read_release(path: Path) -> dict[str, Any]:
 
 
 def production_bytes(slot: Slot) -> bytes | None:
-    """The file at the production path; None where there is none."""
+    """The plain file at the production path; None where there is none: a link, a pipe or a folder is no model."""
     try:
-        return slot.model_path.read_bytes()
-    except FileNotFoundError:
-        return None
+        return read_plain(slot.model_path, follow=False)
     except OSError as problem:
+        if problem.errno in (errno.ENOENT, errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.ENOTDIR):
+            return None
         raise ReleaseDamaged(
             f"{slot.model_path}: cannot be read ({problem.strerror}); correct its rights",
             path=str(slot.model_path),

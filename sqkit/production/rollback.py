@@ -56,7 +56,7 @@ class Target:
         return self.release.described if self.release else "no student (the engine runs its baseline)"
 
 
-def find_target(models_dir: Path, state: SlotState, to: str = "", *, automatic: bool = False) -> Target:
+def find_target(models_dir: Path, state: SlotState, to: str = "") -> Target:
     """The release that a rollback restores.
 
     Parameters
@@ -65,10 +65,8 @@ def find_target(models_dir: Path, state: SlotState, to: str = "", *, automatic: 
         ``YYYYMMDD`` (the date a release left production), the name of an archived release or its
         beginning, a model version, the beginning of a model's digest, or ``none``. Empty: the newest release
         that was live before, is not quarantined and is whole; where there is none, no student. A slot that
-        was rolled back already stays where it is. A model that was found beside a live release, and so
-        never left production itself, is gone back to by name or digest only.
-    automatic
-        A machine asks: a release that nobody promoted is no target.
+        was rolled back already stays where it is. A model that somebody copied into production is archived,
+        but nobody judged it: it is no target.
 
     Raises
     ------
@@ -91,15 +89,12 @@ def find_target(models_dir: Path, state: SlotState, to: str = "", *, automatic: 
             "release with --to"
         )
         return Target(state.live, already=True, notes=(note,))
-    return _newest(models_dir, state, automatic=automatic)
+    return _newest(models_dir, state)
 
 
-def _newest(models_dir: Path, state: SlotState, *, automatic: bool) -> Target:
+def _newest(models_dir: Path, state: SlotState) -> Target:
     notes: list[str] = []
     for release in candidates(state):
-        if automatic and release.unmanaged:
-            notes.append(f"{release.described} was never promoted and is no target of a machine")
-            continue
         try:
             probe(models_dir, release)
         except SqkitError as problem:
@@ -112,13 +107,14 @@ def _newest(models_dir: Path, state: SlotState, *, automatic: bool) -> Target:
 def candidates(state: SlotState) -> list[ReleaseFact]:
     """Where a rollback may go unasked: releases that were live and left, newest departure first.
 
-    Neither the live bytes nor quarantined ones.
+    Neither the live bytes nor quarantined ones, nor what nobody promoted.
     """
     seen: dict[str, ReleaseFact] = {}
     for stay in reversed(state.stays):
         release = stay.release
         live = state.live is not None and release.model == state.live.model
-        if stay.left is not None and not live and release.model not in state.quarantined:
+        barred = release.unmanaged or release.model in state.quarantined
+        if stay.left is not None and not live and not barred:
             seen.setdefault(release.name, release)
     return list(seen.values())
 
@@ -128,6 +124,14 @@ def _named(models_dir: Path, state: SlotState, to: str) -> Target:
     if not found:
         raise ArchiveUnknown(
             f"slot {state.slot}: no release {_meant(to, 'is')}; {_known(state)}", to=to, slot=state.slot
+        )
+    found = [release for release in found if not release.unmanaged]
+    if not found:
+        raise ArchiveUnknown(
+            f"slot {state.slot}: what is meant by {to} was copied into production and never promoted: nobody judged it; "
+            "have it validated and promote it, or take the student out with --to none",
+            to=to,
+            slot=state.slot,
         )
     live = [release for release in found if state.live is not None and release.model == state.live.model]
     free = [release for release in found if release not in live and release.model not in state.quarantined]

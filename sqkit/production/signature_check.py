@@ -77,7 +77,8 @@ class Signatures:
             return
         try:
             book = parse_book(stored, Path(shown))
-            unverified = verified_later(book, signers, model=model)
+            said: dict[str, Mapping[str, Any]] = promotion.get("approvals", {})
+            unverified = verified_later(book, signers, model=model, roles=said)
         except SqkitError as problem:
             self.problems.append(f"{shown}: {str(problem).removeprefix(f'{shown}: ')}")
             return
@@ -86,11 +87,8 @@ class Signatures:
         elif signers is not None:
             heard = approvals_in_force(book, voices_about(book, book.statement, signers))
             self.verified += sum(voice.principal is not None for voice in heard)
-        said: dict[str, Mapping[str, Any]] = promotion.get("approvals", {})
         if any(not one["signed"] for one in said.values()):
             self.typed += 1
-        elif said and signers is None:
-            self.problems.append(f"{shown}: signed, but the signers file is not stored with it")
 
     def require(
         self,

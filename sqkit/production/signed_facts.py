@@ -6,12 +6,48 @@ Accepting a policy and ratifying a rollback are signed where a signers file is s
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sqkit.chain import Entry
 from sqkit.errors import SignatureRefused, UsageError
+from sqkit.policy_in_force import DEFAULT_SLOT, accepted_line
 from sqkit.production.signing import principal_of, read_signers, sign
 from sqkit.settings import PREFIX, Settings
+
+
+def signers_in_force(settings: Settings, root: Path, entries: Iterable[Entry], slot: str) -> str | None:
+    """Who may sign in a slot: the text of the signers file; None where none is asked for.
+
+    Once a policy was accepted with a signature, its signers file is part of what was accepted: a setting
+    that names no file, or another one, changes nothing before that is accepted too.
+
+    Raises
+    ------
+    SignatureRefused
+        The signers file that is set, or that none is, differs from what was accepted with the policy.
+    SigningFailed
+        The file that is set cannot be used.
+    AuditBroken
+        The accepted policy does not hold.
+    """
+    signers = read_signers(settings.promotion_allowed_signers, root)
+    line = accepted_line(entries, slot)
+    if line is None or line["signers"] is None or line["signers"] == signers:
+        return signers
+    name = f"{PREFIX}PROMOTION_ALLOWED_SIGNERS"
+    since = f"policy {line['policy_digest'][:12]} of slot {line['slot']}, accepted on {line['date']}"
+    if signers is None:
+        wrong = f"{name} is not set, but {since}, was signed"
+    else:
+        wrong = f"{name}={settings.promotion_allowed_signers} is not the signers file of {since}"
+    raise SignatureRefused(
+        f"{wrong}; put that signers file back, or accept the new one with sqkit policy accept FILE --key KEY, "
+        "signed by somebody of the old one",
+        slot=slot,
+        line=line["digest"],
+    )
 
 
 def signature_of(
@@ -24,6 +60,9 @@ def signature_of(
     now: dt.datetime,
     what: str,
     terminal: bool = False,
+    entries: Iterable[Entry] = (),
+    slot: str = DEFAULT_SLOT,
+    replaces: Entry | None = None,
 ) -> tuple[dict[str, Any], str | None]:
     """The fields ``statement``, ``signature`` and ``signers`` of a line, and who signed.
 
@@ -35,6 +74,10 @@ def signature_of(
         Such as ``slot default: a policy``, for the message.
     terminal
         Whether a person sits at a terminal and may be asked for the key's passphrase.
+    entries, slot
+        The verified log, where who may sign is what was accepted in this slot.
+    replaces
+        A signed line that this one takes the place of: somebody whom that one let sign must have signed.
 
     Returns
     -------
@@ -48,8 +91,14 @@ def signature_of(
     UsageError
         A key where no signers file is set.
     """
-    signers = read_signers(settings.promotion_allowed_signers, root)
+    signers = signers_in_force(settings, root, entries, slot)
+    before = replaces["signers"] if replaces else None
     if signers is None:
+        if before is not None:
+            raise SignatureRefused(
+                f"{what} takes the place of one that was signed, and {PREFIX}PROMOTION_ALLOWED_SIGNERS is not set; "
+                "set it and sign with --key FILE",
+            )
         if key is not None:
             raise UsageError(
                 f"--key {key}: no signers file is set, so nobody could verify the signature; set "
@@ -63,4 +112,13 @@ def signature_of(
         )
     signature = sign(statement, key, namespace, terminal=terminal)
     principal = principal_of(statement, signature, signers, namespace, now)
+    if before is not None and before != signers:
+        try:
+            principal_of(statement, signature, before, namespace, now)
+        except SignatureRefused as refusal:
+            raise SignatureRefused(
+                f"{what} changes the signers file, and by the one in force until now: {refusal.message}; somebody "
+                "whom that one names has to sign",
+                **refusal.values,
+            ) from None
     return {"statement": statement, "signature": signature, "signers": signers}, principal

@@ -12,6 +12,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    OBJECTION,
     POLICY,
     PROMOTE,
     QUARANTINE_RELEASE,
@@ -140,6 +141,8 @@ def _after(state: SlotState, entry: Entry) -> SlotState:
         return replace(state, drill=entry) if entry["passed"] else state
     if kind == POLICY:
         return replace(state, policy=entry)
+    if kind == OBJECTION:  # to a candidate: the slot is as it was
+        return state
     return replace(state, halted=entry if kind == HALT else None)  # the only other kind resumes
 
 

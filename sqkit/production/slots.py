@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqkit.artifacts import HALT_FILE, RELEASE_FILE
+from sqkit.artifacts import ARCHIVE_FOLDER, HALT_FILE, RELEASE_FILE
 from sqkit.errors import SettingsError, UsageError
 from sqkit.settings import PREFIX, Settings
+from sqkit.versions import is_version
 
 LOCK_FILE = ".promotion.lock"
 
@@ -52,11 +53,14 @@ def all_slots(settings: Settings, root: Path = Path()) -> list[Slot]:
     Raises
     ------
     SettingsError
-        Two slots share a folder: their release.json would be one file.
+        Two slots share a folder: their release.json would be one file; or a slot's model would lie where
+        the log, the archive or a student lies.
     """
     slots = [Slot(name, root / path) for name, path in settings.slot_paths().items()]
+    models_dir = models_folder(settings, root).resolve()
     taken: dict[Path, str] = {}
     for slot in slots:
+        _require_place(slot, models_dir)
         other = taken.setdefault(slot.folder.resolve(), slot.name)
         if other != slot.name:
             raise SettingsError(
@@ -65,6 +69,28 @@ def all_slots(settings: Settings, root: Path = Path()) -> list[Slot]:
                 slots=[other, slot.name],
             )
     return slots
+
+
+def _require_place(slot: Slot, models_dir: Path) -> None:
+    """Refuse a production path on which something else of sqkit's lies, or no model can."""
+    folder, problem = slot.folder.resolve(), ""
+    inner = folder.relative_to(models_dir).parts if folder.is_relative_to(models_dir) else ("",)
+    if slot.model_path.suffix != ".onnx":
+        problem = "is no .onnx file"
+    elif not inner:
+        problem = "lies beside the audit log"
+    elif inner[0] == ARCHIVE_FOLDER:
+        problem = "lies in the archive"
+    elif is_version(inner[0]):
+        problem = "lies among the candidates"
+    if problem:
+        raise SettingsError(
+            f"slot {slot.name}: {slot.model_path} {problem}; give the production model a folder of its own, such as "
+            f"{models_dir.name}/production/student_model.onnx, in {PREFIX}STUDENT_MODEL_PATH or "
+            f"{PREFIX}STUDENT_MODEL_PATHS",
+            slot=slot.name,
+            path=str(slot.model_path),
+        )
 
 
 def slot_named(settings: Settings, name: str, root: Path = Path()) -> Slot:

@@ -22,6 +22,7 @@ from sqkit.audit_log import (
     AUDIT_FILE,
     DRILL,
     HALT,
+    OBJECTION,
     POLICY,
     PROMOTE,
     QUARANTINE_RELEASE,
@@ -51,6 +52,7 @@ _EVENTS: Final = {
     POLICY: "policy.accepted",
     DRILL: "drill.passed",
     ATTEST: "box.attested",
+    OBJECTION: "candidate.objected",
 }
 _MORE: Final = {
     PROMOTE: ("reduced_control",),
@@ -60,6 +62,7 @@ _MORE: Final = {
     POLICY: ("policy_digest",),
     DRILL: ("milliseconds",),
     ATTEST: ("box", "release"),
+    OBJECTION: ("fact", "model", "what"),
 }
 _LONGEST_TEXT: Final = 1000
 
