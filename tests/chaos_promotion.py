@@ -1,6 +1,6 @@
 """Chaos: processes that promote, roll back, halt and resume in two slots, killed at random, while a reader polls.
 
-Not part of ``make test``; ``make chaos`` runs it for CHAOS_SECONDS (default 120) with the seed CHAOS_SEED
+Not part of ``make test``; ``make chaos`` runs it for CHAOS_SECONDS (default 300) with the seed CHAOS_SEED
 (default: the time). In rounds: each begins with an empty project and ends with a recovery, after which log,
 archive and production must agree and nothing be left over.
 """
@@ -31,7 +31,7 @@ from sqkit.production.interventions import release_quarantine
 from tests.crash_driver import Child, Ended, Warm, ended, fork, quick_folder
 from tests.crash_ground import Project, release, seen
 
-SECONDS: Final = float(os.environ.get("CHAOS_SECONDS", "120"))
+SECONDS: Final = float(os.environ.get("CHAOS_SECONDS", "300"))
 SEED: Final = int(os.environ.get("CHAOS_SEED", str(int(time.time()))))
 ROUND_SECONDS: Final = 10.0
 WORKERS: Final = 4

@@ -25,11 +25,8 @@ from sqkit.production.approval_facts import (
     is_statement,
     made_at,
 )
-from sqkit.production.audit import instant
+from sqkit.production.audit import CLOCK_TOLERANCE, instant
 from sqkit.production.candidate import Candidate
-
-CLOCK_TOLERANCE: Final = dt.timedelta(minutes=5)
-"""Clocks of two machines may differ by so much."""
 
 _SCHEMA_VERSION: Final = 1
 

@@ -22,7 +22,7 @@ from sqkit.errors import (
     SqkitError,
 )
 from sqkit.files import sha256_json
-from sqkit.production.approval_book import CLOCK_TOLERANCE, Book, require_clock
+from sqkit.production.approval_book import Book, require_clock
 from sqkit.production.approval_facts import APPROVE, Fact, Statement, changed_parts, made_at, who_said
 from sqkit.production.approval_voices import (
     Voice,
@@ -32,7 +32,7 @@ from sqkit.production.approval_voices import (
     same_person,
     voices_about,
 )
-from sqkit.production.audit import date_in, instant
+from sqkit.production.audit import CLOCK_TOLERANCE, date_in, instant
 
 FULL_CONTROL: Final = 3
 """So many roles are asked for by default; with fewer, control is reduced."""

@@ -37,7 +37,8 @@ from sqkit.production.archive import astray
 from sqkit.production.slot_state import SlotState, fold
 
 WAIT_SECONDS: Final = 30.0
-_AHEAD: Final = dt.timedelta(minutes=5)
+CLOCK_TOLERANCE: Final = dt.timedelta(minutes=5)
+"""Two machines' clocks may differ by so much."""
 
 Say = Callable[[str], None]
 Write = Callable[..., Entry]
@@ -156,7 +157,7 @@ class AuditLog:
     def _dated(self, now: dt.datetime) -> str:
         """The instant of a line: a time ahead of this machine's clock would date every later line with it."""
         latest = dt.datetime.now(dt.UTC)
-        if now <= latest + _AHEAD:
+        if now <= latest + CLOCK_TOLERANCE:
             return instant(now)
         self._say(f"{instant(now)} lies ahead of this machine's clock; the line is dated {instant(latest)}")
         return instant(latest)

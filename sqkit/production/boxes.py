@@ -27,9 +27,9 @@ from sqkit.checklist_signoffs import (
 from sqkit.errors import UsageError
 from sqkit.files import sha256_json
 from sqkit.production.approval_book import Book
-from sqkit.production.approval_facts import ATTEST, Fact, Statement
+from sqkit.production.approval_facts import ATTEST, Fact, Statement, made_at
 from sqkit.production.approval_voices import hear
-from sqkit.production.audit import date_in
+from sqkit.production.audit import CLOCK_TOLERANCE, date_in
 from sqkit.sessions import MARKETS
 from sqkit.settings import Settings
 
@@ -123,7 +123,8 @@ def box_states(
     """
     zone = MARKETS[statement["predicate"]["market"]].zone
     case = _Case(checklist, statement, drill_entry, promotion, now, settings, zone)
-    by_people = _attested(book, statement, signers, zone) if book else _Attested()
+    decided = dt.datetime.fromisoformat(checklist["timestamp"])
+    by_people = _attested(book, statement, signers, zone, decided) if book else _Attested()
     lines = {box: _attested_live(entry) for box, entry in (attested or {}).items()}
     return tuple(_state(box, _JUDGES[box](case), by_people, lines.get(box, "")) for box in BOXES)
 
@@ -169,13 +170,18 @@ class _Attested:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def _attested(book: Book, statement: Statement, signers: str | None, zone: str) -> _Attested:
+def _attested(
+    book: Book, statement: Statement, signers: str | None, zone: str, decided: dt.datetime
+) -> _Attested:
     current, ticked, refused = sha256_json(statement), {}, {}
     for fact in book.facts:
         if fact["kind"] != ATTEST or fact["id"] in book.revoked:
             continue
         if fact["statement"] != current:
             refused[fact["box"]] = "attested before something changed; attest it again"
+            continue
+        if made_at(fact) < decided - CLOCK_TOLERANCE:
+            refused[fact["box"]] = "attested before the decision it is about; attest it again"
             continue
         voice = hear(fact, signers)
         if voice.problem is not None:
@@ -255,14 +261,19 @@ def _alerts_configured(case: _Case) -> _Found:
 def _rollback_tested(case: _Case) -> _Found:
     drill = case.drill
     if drill is None:
-        return _Found(open_because="no rollback drill has passed; run sqkit rollback --drill")
+        return _Found(open_because=f"no rollback drill has passed; run {_drill_command(case)}")
     age = case.now - dt.datetime.fromisoformat(drill["at"])
     if age > dt.timedelta(days=DRILL_DAYS):
         return _Found(
             open_because=f"the last drill passed on {drill['date']}, more than {DRILL_DAYS} days ago; "
-            "run sqkit rollback --drill"
+            f"run {_drill_command(case)}"
         )
     return _Found(by=f"the rollback drill of {drill['date']}")
+
+
+def _drill_command(case: _Case) -> str:
+    slot = case.statement["predicate"]["slot"]
+    return "sqkit rollback --drill" if slot == "default" else f"sqkit rollback --drill --slot {slot}"
 
 
 _JUDGES: Final = {

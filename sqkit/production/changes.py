@@ -79,9 +79,11 @@ class Production:
         return self.log.state(slot.name)
 
     def place(self, slot: Slot, market: str = "") -> Place:
-        """A slot as a change needs it; the market is that of the live release unless given."""
-        live = self.state(slot).live
-        known = market or (live.entry.get("market", "") if live else "")
+        """A slot as a change needs it; the market is that of its newest promotion unless given."""
+        stays = self.state(slot).stays
+        known = market or next(
+            (stay.release.entry["market"] for stay in reversed(stays) if not stay.release.unmanaged), ""
+        )
         return Place(
             self.models_dir,
             self.root,
@@ -171,11 +173,13 @@ class Production:
             done.append(f"archived as {kept['release']} a model that somebody put into production by hand")
         return done + finish(self.place(slot), repairing=True)
 
-    def append(self, slot: Slot, kind: str, content: Mapping[str, Any]) -> Entry:
+    def append(
+        self, slot: Slot, kind: str, content: Mapping[str, Any], *, actor: Actor | None = None
+    ) -> Entry:
         """One line about a slot that changes no file of production; announced."""
         place = self.place(slot)
         entry = self.log.append(
-            kind, content, slot=slot.name, actor=place.actor, now=place.now, zone=place.zone
+            kind, content, slot=slot.name, actor=actor or place.actor, now=place.now, zone=place.zone
         )
         self.announce(entry)
         return entry

@@ -25,21 +25,22 @@ from sqkit.errors import (
 from sqkit.files import sha256_file
 from sqkit.model_file import model_age_days
 from sqkit.policy_in_force import looser
+from sqkit.production.audit import CLOCK_TOLERANCE
 from sqkit.production.boxes import BoxState
 from sqkit.production.env_file import pin_problem
 from sqkit.production.promotion_case import Advisory, Case
+from sqkit.production.slot_state import fold
 from sqkit.records import session_day
 from sqkit.settings import PREFIX
 from sqkit.student import StudentModel
 from sqkit.trading_rules import TradingRules, runtime_differences
 
-CLOCK_TOLERANCE: Final = dt.timedelta(minutes=5)
-"""Two machines' clocks may differ by so much."""
-
 TAG_TOLERANCE_DAYS: Final = 1.0
 """A version tag may be a time in any zone."""
 
-_AGAIN: Final = "validate again with sqkit validate"
+_AGAIN: Final = (
+    "validate it again with sqkit validate, a copy in another version's folder where it is approved already"
+)
 _SHOWN: Final = 12
 
 
@@ -97,7 +98,9 @@ def check_boxes(case: Case) -> str:
     boxes = case.boxes
     still_open = [box for box in boxes if box.required and not box.ticked]
     if still_open:
-        raise BoxOpen("; ".join(map(_open_line, still_open)), boxes=[box.box for box in still_open])
+        raise BoxOpen(
+            "; ".join(_open_line(case, box) for box in still_open), boxes=[box.box for box in still_open]
+        )
     return f"{sum(box.ticked for box in boxes)} of {len(boxes)} ticked, every required one among them"
 
 
@@ -206,14 +209,16 @@ def check_slot(case: Case) -> str:
 
 
 def check_quarantine(case: Case) -> str:
-    """These bytes were not rolled back, or were released since."""
-    barred = case.state.quarantined.get(case.model_digest)
-    if barred is not None:
-        raise Quarantined(
-            f"{case.typed}: was rolled back on {barred['date']} ({barred['reason']}); release it with "
-            f"sqkit quarantine release {case.model_digest} --reason TEXT, or train another",
-            model=case.model_digest,
-        )
+    """These bytes were not rolled back in any slot, or were released since."""
+    for slot in sorted({case.slot.name, *(entry["slot"] for entry in case.entries)}):
+        barred = fold(case.entries, slot).quarantined.get(case.model_digest)
+        if barred is not None:
+            raise Quarantined(
+                f"{case.typed}: was rolled back in slot {slot} on {barred['date']} ({barred['reason']}); release it with "
+                f"sqkit quarantine release {case.model_digest} --slot {slot} --reason TEXT, or train another",
+                model=case.model_digest,
+                slot=slot,
+            )
     return "never rolled back, or released since"
 
 
@@ -287,6 +292,6 @@ def _all_of(problems: tuple[SqkitError, ...]) -> SqkitError:
     return first
 
 
-def _open_line(box: BoxState) -> str:
-    command = f" with sqkit attest {box.box} --note TEXT" if box.attestable else ""
+def _open_line(case: Case, box: BoxState) -> str:
+    command = f" with sqkit attest {box.box} --model {case.typed} --note TEXT" if box.attestable else ""
     return f"box {box.box} is open ({box.title}): {box.open_because}{command}"

@@ -111,9 +111,11 @@ def ratify(
         now=place.now,
         what=f"slot {place.slot.name}: ratifying a rollback",
         terminal=terminal,
+        entries=production.log.entries(),
+        slot=place.slot.name,
     )
-    production.actor = replace(production.actor, principal=principal)
-    same = sorted(_names(waiting["actor"]) & _names(production.actor.to_dict()))
+    actor = replace(production.actor, principal=principal)
+    same = sorted(_names(waiting["actor"]) & _names(actor.to_dict()))
     if same and not production.settings.promotion_allow_self_approval:
         raise SelfApproval(
             f"slot {place.slot.name}: {waiting['actor']['name']} rolled back, somebody else has to ratify it; name "
@@ -121,13 +123,14 @@ def ratify(
             name=same[0],
         )
     return production.append(
-        place.slot, RATIFY, {"rollback": waiting["digest"], "comment": comment, **signed}
+        place.slot, RATIFY, {"rollback": waiting["digest"], "comment": comment, **signed}, actor=actor
     )
 
 
 def _names(actor: Mapping[str, Any]) -> set[str]:
-    """What a person goes by, in one case."""
-    return {name.casefold() for name in (actor["name"], actor["principal"]) if name}
+    """What a person goes by, in one case: typed, and of a principal also what stands before the ``@``."""
+    names = {name.casefold() for name in (actor["name"], actor["principal"]) if name}
+    return names | {name.partition("@")[0] for name in names}
 
 
 def release_quarantine(production: Production, slot: str, digest: str, reason: str) -> Entry:

@@ -19,6 +19,7 @@ from sqkit.production.approval_writing import require_text
 from sqkit.production.boxes import OF_THE_LIVE_RELEASE, require_known
 from sqkit.production.slot_state import SlotState, fold
 from sqkit.production.slots import slot_named
+from sqkit.production.webhook import announce
 from sqkit.sessions import MARKETS
 from sqkit.settings import Settings
 
@@ -75,7 +76,9 @@ def attest_live(
     market = str(state.live.entry.get("market") or settings.market)
     zone = MARKETS[market if market in MARKETS else settings.market].zone
     content = {"box": box, "note": note, "release": state.live.name}
-    return log.append(ATTEST, content, slot=place.name, actor=Actor.here(name), now=now, zone=zone)
+    entry = log.append(ATTEST, content, slot=place.name, actor=Actor.here(name), now=now, zone=zone)
+    announce(settings, entry, root=root)
+    return entry
 
 
 def _ticked_already(box: str, state: SlotState, settings: Settings) -> str:

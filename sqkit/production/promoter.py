@@ -254,6 +254,8 @@ class StudentModelPromoter:
         Doing it again changes nothing. Needs no approval, evidence, network or research extra.
         """
         place = self.production.place(slot_named(self.settings, slot, self.root))
+        if alert is not None:
+            place = replace(place, actor=replace(place.actor, name=AUTOMATIC))
         with self.production.changing(place.slot):
             state = place.state()
             _require_about_live(state, alert)
@@ -341,7 +343,6 @@ class StudentModelPromoter:
         advice = self.should_rollback(slot)
         if not advice.should or advice.alert is None:
             raise AutoRollbackRefused(f"{advice.reason}; nothing is rolled back", slot=slot)
-        self.production.actor = replace(self.production.actor, name=AUTOMATIC)
         return self.rollback(slot=slot, reason=advice.alert.reason, alert=advice.alert)
 
 
