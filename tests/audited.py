@@ -130,6 +130,7 @@ def _checklist(model: bytes) -> dict[str, Any]:
         "evidence": {"grade": "moderate", "records": [{"name": ALL_SYMBOLS, "status": "pass"}]},
         "integrity": [],
         "recommendation": "PROMOTE",
+        "timestamp": "2025-01-01T00:00:00Z",
     }
 
 

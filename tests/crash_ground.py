@@ -19,6 +19,7 @@ from sqkit.artifacts import APPROVALS_FILE, ARCHIVE_FOLDER, CHECKLIST_PAGE, HALT
 from sqkit.audit_log import AUDIT_FILE
 from sqkit.files import canonical_json, sha256_bytes
 from sqkit.production.approval_book import Book
+from sqkit.production.archive import SET_ASIDE
 from sqkit.production.audit_check import check_audit
 from sqkit.production.changes import Production
 from sqkit.production.interventions import halt, resume
@@ -35,8 +36,8 @@ DAY: Final = "2025-04-01"
 ENV_FILE: Final = ".env"
 ENV_BEFORE: Final = "# ours\nOTHER=1\nSENSEQUANT_STUDENT_MODEL_VERSION=20240103_000002\n"
 ENV_LINES: Final = (
+    "SENSEQUANT_STUDENT_MODEL_PATH=data/models/production/student_model.onnx",
     "SENSEQUANT_STUDENT_MODEL_VERSION=20240104_000003",
-    "SENSEQUANT_STUDENT_MODEL_ENABLED=true",
 )
 
 
@@ -203,9 +204,9 @@ def _put_three_with_env_file(project: Project) -> None:
     project.put(3, asked_of_env_file())
 
 
-def asked_of_env_file() -> dict[str, Any]:
+def asked_of_env_file(*more: str) -> dict[str, Any]:
     """What a promotion with ``--env-file`` writes into its line."""
-    return {"file": ENV_FILE, "lines": list(ENV_LINES)}
+    return {"file": ENV_FILE, "lines": [*ENV_LINES, *more]}
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,10 @@ def seen(project: Project) -> Seen:
 
 
 def files_of(root: Path) -> dict[str, str]:
-    """The tree without what says nothing: locks, folders outside the archive, an empty log, a checklist's view."""
+    """The tree without what says nothing: locks, folders outside the archive, an empty log, a checklist's view.
+
+    Nor does a stored release that never counted, once it is set aside: a person looks at it when there is time.
+    """
     log = f"data/models/{AUDIT_FILE}"
     return {
         name: about
@@ -319,6 +323,7 @@ def files_of(root: Path) -> dict[str, str]:
         if (about != "folder" or ARCHIVE_FOLDER in Path(name).parent.parts)
         and not (name == log and (root / log).stat().st_size == 0)
         and CHECKLIST_PAGE not in name
+        and SET_ASIDE not in name
     }
 
 
@@ -450,5 +455,5 @@ class Ground:
             yield f"verify --audit at the end: {self._audit()}"
 
     def _audit(self) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = check_audit(_settings(self.change.slot), self.here)["differences"]
-        return found
+        found = check_audit(_settings(self.change.slot), self.here)["differences"]
+        return [one for one in found if SET_ASIDE not in one["what"]]

@@ -321,11 +321,24 @@ def test_help_explains_every_option(desk: Desk, command: tuple[str, ...]) -> Non
     assert "default, or a strategy" in run.stdout
 
 
-def test_a_bad_setting_is_named(desk: Desk) -> None:
+@pytest.mark.parametrize("word", ["resume", "ratify"])
+def test_a_bad_setting_is_named(desk: Desk, word: str) -> None:
     """It is one line for these commands too."""
-    desk.refused(
-        2, ["halt", "--reason", "x"], "SENSEQUANT_PROMOTION_MIN_DAYS", SENSEQUANT_PROMOTION_MIN_DAYS="soon"
-    )
+    desk.refused(2, [word], "SENSEQUANT_PROMOTION_MIN_DAYS", SENSEQUANT_PROMOTION_MIN_DAYS="soon")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"SENSEQUANT_PROMOTION_MIN_DAYS": "soon"}, {"SOURCE_DATE_EPOCH": "tomorrow"}]
+)
+@pytest.mark.parametrize("words", [["halt", "--reason", "x"], ["rollback", "--reason", "x"]])
+def test_nothing_unrelated_keeps_a_person_from_stopping_a_model(
+    desk: Desk, words: list[str], wrong: dict[str, str]
+) -> None:
+    """A typing error in another setting, or in the time, is said, and the model is stopped."""
+    run = desk.sqkit(*words, **wrong)
+
+    assert run.returncode == 0, run.stderr
+    assert next(iter(wrong)) in run.stderr
 
 
 RESEARCH = {"pandas", "sklearn", "pyarrow", "onnx", "matplotlib", "papermill", "IPython"}

@@ -197,7 +197,7 @@ class TestThePath:
         away = tmp_path_factory.mktemp("away") / VERSION
         shutil.move(ready.student.parent, away)
         ready.student.parent.symlink_to(away)
-        refused(ready, "model_path", ModelPathRefused, 2, "lies outside the models folder")
+        refused(ready, "model_path", ModelPathRefused, 2, "is a symlink, or lies behind one")
 
     def test_outside_the_models_folder(self, ready: Promotable) -> None:
         """A whole candidate in another place."""

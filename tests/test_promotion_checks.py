@@ -610,7 +610,12 @@ class TestApprovalsAndBoxes:
         """The evidence could not test the symbols: somebody must look."""
         project = promotable(tmp_path, all_symbols=None)
         refused(
-            project, "boxes", BoxOpen, 1, "box criteria-met is open", "sqkit attest criteria-met --note TEXT"
+            project,
+            "boxes",
+            BoxOpen,
+            1,
+            "box criteria-met is open",
+            f"sqkit attest criteria-met --model {project.typed} --note TEXT",
         )
 
 
@@ -717,7 +722,11 @@ class TestAge:
         project = promotable(tmp_path / "early", decided_at="2025-01-02T12:04:00Z")
         assert project.check("age").status == "pass"
         late = promotable(tmp_path / "late", decided_at="2025-01-02T12:06:00Z")
-        refused(late, "age", ClockBackwards, 5, "2025-01-02 12:06:00 UTC", "correct the clock")
+        age = late.check("age")
+        assert isinstance(age.error, ClockBackwards)
+        assert "2025-01-02 12:06:00 UTC" in age.detail
+        assert "correct the clock" in age.detail
+        refused(late, "approvals", ApprovalVoid, 4, "given before the decision")
 
     def test_an_old_model_is_refused(self, tmp_path: Path) -> None:
         """A young decision about an old model."""

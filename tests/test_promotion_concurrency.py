@@ -34,7 +34,7 @@ from tests.releases import ASHA
 
 PROMOTERS: Final = 8
 SWAPS: Final = 10_000
-CHANGES_UNDER_READERS: Final = 200
+CHANGES_UNDER_READERS: Final = 120
 
 
 @pytest.fixture(scope="module")

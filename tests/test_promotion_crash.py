@@ -173,11 +173,10 @@ def _promote_model(project: Project, typed: str) -> None:
 
 
 def kill_before_the_env_file(root: str) -> list[str]:
-    """Kill a promotion after its line, before it rewrites the env file."""
-    project = Project(Path(root))
+    """Kill a promotion with ``--enable`` after its line, before it rewrites the env file."""
+    project, asked = Project(Path(root)), asked_of_env_file("SENSEQUANT_STUDENT_MODEL_ENABLED=true")
     with_env_file(project)
-    promotion = (lambda project: project.put(3, asked_of_env_file()), at_step("set SENSEQUANT"))
-    assert ended(run, project.root, *promotion).killed
+    assert ended(run, project.root, lambda project: project.put(3, asked), at_step("set SENSEQUANT")).killed
     return [(project.root / ENV_FILE).read_text()]
 
 
@@ -196,7 +195,7 @@ def test_killed_at_any_point_production_is_old_or_new_and_the_next_start_finishe
 
     print(f"{name}: {report['kills']} kills, {report['steps']} steps, {time.perf_counter() - started:.1f} s")
     assert report["wrong"] == []
-    assert report["kills"] > 2 * report["steps"] + 5
+    assert report["kills"] > 2 * report["steps"]
 
 
 @pytest.mark.slow
@@ -321,7 +320,10 @@ def test_a_clock_that_went_backwards_keeps_nobody_from_stopping_a_model(tmp_path
 def test_an_env_file_is_rewritten_once_after_a_kill_and_then_left_to_people(
     warm: Warm, tmp_path: Path
 ) -> None:
-    """The next start of a promoter sets what the promotion asked for; a pin that a person changes later stays."""
+    """The next start of a promoter sets what the promotion asked for; a pin that a person changes later stays.
+
+    It enables no scoring: whoever asked for that may have thought better of it.
+    """
     left = warm.run(kill_before_the_env_file, tmp_path)
     project = Project(tmp_path)
     env_file = tmp_path / ENV_FILE
@@ -330,7 +332,8 @@ def test_an_env_file_is_rewritten_once_after_a_kill_and_then_left_to_people(
 
     assert left == [ENV_BEFORE]
     assert sum(ENV_FILE in line for line in done) == 1
-    assert env_file.read_text() == "\n".join(["# ours", "OTHER=1", *ENV_LINES, ""])
+    path, pin = ENV_LINES
+    assert env_file.read_text().splitlines() == ["# ours", "OTHER=1", pin, path]
     env_file.write_text("SENSEQUANT_STUDENT_MODEL_VERSION=20240103_000002\n")
     assert project.recover() == []
     project.halt()

@@ -31,6 +31,8 @@ from sqkit.production.steps import Step
 
 _DIGITS: Final = 8
 _STAGING: Final = ".staging"
+SET_ASIDE: Final = ".set-aside-"
+"""Begins the name of a folder that `set_aside` put out of the way."""
 
 
 def archive_name(at: dt.datetime, zone: str, model_digest: str) -> str:
@@ -206,12 +208,12 @@ def set_aside(path: Path) -> str:
     if path.name.endswith(_STAGING) or path.is_symlink():
         clear_leftover(path)
         return f"removed {path.name}, left by a promotion that never counted"
-    aside = path.with_name(f".set-aside-{path.name}")
+    aside = path.with_name(f"{SET_ASIDE}{path.name}")
+    earlier = len(
+        list(path.parent.glob(f"{aside.name}*"))
+    )  # one of this second and model was set aside before
+    aside = aside.with_name(f"{aside.name}-{earlier + 1}") if earlier else aside
     with output_errors(path):
-        if aside.exists():
-            raise ConflictError(
-                f"{aside}: was set aside before; look at it, move it away and run again", path=str(aside)
-            )
         path.rename(aside)
         fsync_folder(path.parent)
     return f"set {path.name} aside as {aside.name}, of a promotion that never counted by the log"

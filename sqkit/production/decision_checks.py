@@ -210,14 +210,16 @@ def check_slot(case: Case) -> str:
 
 def check_quarantine(case: Case) -> str:
     """These bytes were not rolled back in any slot, or were released since."""
-    for slot in sorted({case.slot.name, *(entry["slot"] for entry in case.entries)}):
-        barred = fold(case.entries, slot).quarantined.get(case.model_digest)
+    others = sorted({entry["slot"] for entry in case.entries} - {case.slot.name})
+    for state in (case.state, *(fold(case.entries, slot) for slot in others)):
+        barred = state.quarantined.get(case.model_digest)
         if barred is not None:
+            where = "" if state.slot == "default" else f" --slot {state.slot}"
             raise Quarantined(
-                f"{case.typed}: was rolled back in slot {slot} on {barred['date']} ({barred['reason']}); release it with "
-                f"sqkit quarantine release {case.model_digest} --slot {slot} --reason TEXT, or train another",
+                f"{case.typed}: was rolled back on {barred['date']} ({barred['reason']}); release it with "
+                f"sqkit quarantine release {case.model_digest}{where} --reason TEXT, or train another",
                 model=case.model_digest,
-                slot=slot,
+                slot=state.slot,
             )
     return "never rolled back, or released since"
 
