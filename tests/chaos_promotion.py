@@ -177,7 +177,7 @@ def _settled(root: Path, total: Counter[str]) -> list[str]:
     again = project.recover()
     total["lines"] += len(project.production.log.entries())
     total["releases"] += len(list((root / "data/models/archive").glob("[0-9]*")))
-    aside = [path for path in root.rglob(f"{SET_ASIDE}*")]
+    aside = list(root.rglob(f"{SET_ASIDE}*"))
     left = [path.name for path in root.rglob(".*") if path.suffix != ".lock" and path not in aside]
     total["set aside"] += len(aside)
     found = [one["what"] for one in check_audit(project.settings, root)["differences"]]

@@ -61,7 +61,7 @@ def promote(
         return next((check.error.exit_code for check in outcome.result.checks if check.error), 0)
     outcome = promoter.promote_model(model, enable=enable, env_file=env_file)
     show(_promoted(outcome, planned=False), json, _promotion_lines(outcome, model, planned=False))
-    _refresh_index()
+    _refresh_index(promoter.settings)
     return 0
 
 
@@ -191,7 +191,7 @@ def rollback(
     )
     done = promoter.rollback(to, slot=slot, reason=reason, env_file=env_file)
     show(_rolled_back(done), json, _rollback_lines(done))
-    _refresh_index()
+    _refresh_index(promoter.settings)
     return 0
 
 
@@ -349,11 +349,9 @@ def quarantine_release(
     return 0
 
 
-def _refresh_index() -> None:
+def _refresh_index(settings: Settings) -> None:
     """Let the index of reports say what is live now, where there is one; a rollback does not hang on it."""
-    from sqkit.settings import Settings
-
-    reports_dir = Path(Settings().reports_dir)
+    reports_dir = Path(settings.reports_dir)
     if not (reports_dir / "index.html").is_file():
         return
     try:
