@@ -22,8 +22,9 @@ from sqkit.errors import (
     UsageError,
 )
 from sqkit.people import Actor
-from sqkit.production.interventions import halt, halt_repairs, ratify, release_quarantine, resume
+from sqkit.production.interventions import halt, ratify, release_quarantine, resume
 from sqkit.production.signing import has_ssh_keygen
+from sqkit.production.slot_check import halt_problems
 from tests.releases import ASHA, CONTENTS, Slotted, files_below
 from tests.ssh_keys import make_key, signers_line
 
@@ -160,14 +161,14 @@ def test_what_could_not_be_recorded_is_recorded_by_halting_again(slotted: Slotte
     halt(slotted.production, "default", "feed")
     flag = slotted.slot.halt_path.read_bytes()
     slotted.log.write_bytes(sound)
-    assert "no line of the log does" in halt_repairs(slotted.production, "default")
+    assert "no line of the log does" in halt_problems(slotted.slot, slotted.state)[0]
 
     slotted.on("")
     entry = halt(slotted.production, "default", "feed")
     assert entry is not None
     assert slotted.state.halted == entry
     assert slotted.slot.halt_path.read_bytes() == flag
-    assert halt_repairs(slotted.production, "default") == ""
+    assert halt_problems(slotted.slot, slotted.state) == []
 
 
 def test_a_halt_without_its_line_can_be_resumed(slotted: Slotted) -> None:
@@ -183,7 +184,7 @@ def test_a_flag_that_was_removed_is_put_back(slotted: Slotted) -> None:
     halt(slotted.production, "default", "feed")
     flag = slotted.slot.halt_path.read_bytes()
     slotted.slot.halt_path.unlink()
-    assert "is missing" in halt_repairs(slotted.production, "default")
+    assert "missing" in halt_problems(slotted.slot, slotted.state)[0]
     assert slotted.served.halted
 
     slotted.production.recover()

@@ -166,21 +166,6 @@ def release_quarantine(production: Production, slot: str, digest: str, reason: s
     return production.append(place, QUARANTINE_RELEASE, {"model": found[0], "reason": reason})
 
 
-def halt_repairs(production: Production, slot: str) -> str:
-    """What is wrong between the halt flag and the log; empty when they agree. The log wins by doctor --fix."""
-    place = production.slot(slot)
-    halted = production.state(place).halted
-    if halted is not None and not place.halt_path.exists():
-        return f"slot {place.name}: halted by the log, but {_shown(place.halt_path)} is missing"
-    if halted is None and place.halt_path.exists():
-        return f"slot {place.name}: {_shown(place.halt_path)} halts it, but no line of the log does; run sqkit resume"
-    return ""
-
-
-def _shown(path: Path) -> str:
-    return path.as_posix()
-
-
 def _reason(reason: str, command: str) -> str:
     reason = one_line(reason)
     if not reason:
