@@ -184,7 +184,7 @@ def _settled(root: Path, total: Counter[str]) -> list[str]:
     return [
         *(f"a second recovery does more: {line}" for line in again),
         *(f"left over: {name}" for name in left),
-        *(f"verify --audit: {line}" for line in found if HALT_FILE not in line and SET_ASIDE not in line),
+        *(f"verify --audit: {line}" for line in found if HALT_FILE not in line),
     ]
 
 
