@@ -257,7 +257,7 @@ def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[No
         Another process holds it.
     """
     made = not folder.exists()
-    lock = make_folder(folder) / name
+    lock = folder / name
     handle = _locked(lock)
     if handle is None:
         raise ConflictError(
@@ -276,9 +276,18 @@ def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[No
 def _locked(lock: Path) -> int | None:
     """A handle that holds the lock file which lies there; None where another process holds it."""
     while True:
+        with output_errors(lock.parent):
+            try:
+                lock.parent.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                if _in_the_way(lock.parent):
+                    raise
+                continue  # its holder removed the folder while we looked at it
         with output_errors(lock):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
+            try:
+                handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
+            except FileNotFoundError:  # its holder removed the folder before we made the file
+                continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -290,6 +299,15 @@ def _locked(lock: Path) -> int | None:
         except FileNotFoundError:  # its holder removed it between our opening and locking it
             pass
         os.close(handle)
+
+
+def _in_the_way(folder: Path) -> bool:
+    """Whether something lies there that is no folder; asked of one answer, so nothing comes between."""
+    try:
+        mode = folder.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISDIR(mode) and not folder.is_dir()
 
 
 @contextlib.contextmanager

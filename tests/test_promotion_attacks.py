@@ -114,7 +114,7 @@ def test_a_folder_is_held_by_one_at_a_time_also_while_its_lock_is_removed(tmp_pa
     most: list[int] = []
 
     def work() -> None:
-        for _ in range(200):
+        for _ in range(500):
             try:
                 with exclusive(tmp_path / "made", "test"):
                     inside.append(1)
