@@ -78,6 +78,15 @@ def test_a_date_on_which_nothing_left_lists_those_that_are_known(slotted: Slotte
     assert files_below(slotted.root) == before
 
 
+@pytest.mark.parametrize("to", ["20250230", "2025-02-30", "20259999"])
+def test_what_looks_like_a_date_and_is_none_is_called_so(slotted: Slotted, to: str) -> None:
+    """Nothing can have left on the thirtieth of February; a digest that looks so would still be found."""
+    of_january_and_march(slotted)
+
+    with pytest.raises(ArchiveUnknown, match=f"{to} is no date; releases left on 20250301"):
+        slotted.roll_back(to)
+
+
 @pytest.mark.parametrize("machine", ZONES)
 @pytest.mark.parametrize(
     ("market", "left", "date", "day_before"),
@@ -266,24 +275,72 @@ def test_no_student_can_be_asked_for_by_name(slotted: Slotted) -> None:
 # --- damage
 
 
+def by_a_promotion(slotted: Slotted) -> int:
+    """Release 2 was promoted over 1; the line that made it."""
+    of_january_and_march(slotted)
+    return 1
+
+
+def by_a_rollback(slotted: Slotted) -> int:
+    """Release 3 was promoted over 2 and rolled back; the line that made 2."""
+    slotted.promote(1, "2025-01-01")
+    slotted.promote(2, "2025-02-01")
+    slotted.promote(3, "2025-03-01")
+    slotted.roll_back("", "2025-03-10")
+    return 1
+
+
+@pytest.mark.parametrize("got_there", [by_a_promotion, by_a_rollback])
 @pytest.mark.parametrize("production", ["whole", "torn", "gone"])
 @pytest.mark.parametrize("archive", ["whole", "torn", "gone", "no folder"])
-def test_the_newest_release_may_be_corrupt(slotted: Slotted, production: str, archive: str) -> None:
-    """In production, in the archive, or in both: the earlier one comes back."""
-    of_january_and_march(slotted)
+def test_the_live_release_may_be_corrupt(
+    slotted: Slotted, production: str, archive: str, got_there: Callable[[Slotted], int]
+) -> None:
+    """In production, in the archive, or in both, and however it got there: the earlier one comes back.
+
+    Whole in the archive it is restored from there; what a rollback put there then stays.
+    """
+    line = got_there(slotted)
     if archive == "torn":
-        spoil(model_of(slotted, 1))
+        spoil(model_of(slotted, line))
     elif archive == "gone":
-        model_of(slotted, 1).unlink()
+        model_of(slotted, line).unlink()
     elif archive == "no folder":
-        shutil.rmtree(model_of(slotted, 1).parent)
+        shutil.rmtree(model_of(slotted, line).parent)
     if production == "torn":
         slotted.slot.model_path.write_bytes(b"torn")
     elif production == "gone":
         slotted.slot.model_path.unlink()
+    stays = got_there is by_a_rollback and archive == "whole"
+
+    assert (slotted.roll_back() is None) is stays
+    assert slotted.live == (2 if stays else 1)
+
+
+def test_that_what_is_live_is_damaged_is_said(slotted: Slotted) -> None:
+    """A rollback put it there and it cannot be served any more: one goes on, and reads why; by its name it is refused."""
+    line = by_a_rollback(slotted)
+    spoil(model_of(slotted, line))
+    target = find_target(slotted.models, slotted.state)
+
+    assert target.release is not None
+    assert target.release.name == slotted.entries[0]["release"]
+    assert not target.already
+    assert "what is live, 20240103_000002" in target.notes[0]
+    assert "changed since it was archived" in target.notes[0]
+    with pytest.raises(ReleaseDamaged, match="changed since it was archived"):
+        slotted.roll_back(slotted.entries[line]["release"])
+
+
+def test_where_nothing_earlier_is_left_a_damaged_live_release_leaves_no_student(slotted: Slotted) -> None:
+    """Rolled back to the first release, which is damaged since: the baseline is better than nothing."""
+    of_january_and_march(slotted)
+    slotted.roll_back()
+    spoil(model_of(slotted, 0))
+    slotted.slot.model_path.write_bytes(b"torn")
 
     assert slotted.roll_back() is not None
-    assert slotted.live == 1
+    assert slotted.live is None
 
 
 @pytest.mark.parametrize("archive", ["whole", "torn"])

@@ -19,7 +19,7 @@ from typing import Any
 from sqkit.artifacts import APPROVALS_FILE
 from sqkit.checklist_inputs import Policy, plain_json
 from sqkit.checklist_signoffs import BASELINE_ARCHIVED
-from sqkit.errors import AutoRollbackRefused, ConflictError, SqkitError
+from sqkit.errors import AutoRollbackRefused, ConflictError, SlotMismatch, SqkitError
 from sqkit.people import AUTOMATIC, Actor
 from sqkit.policy_in_force import policy_digest
 from sqkit.production.approvals import render_view
@@ -31,7 +31,7 @@ from sqkit.production.promotion_case import Case
 from sqkit.production.promotion_checks import PromotionValidationResult, check_case
 from sqkit.production.rollback import Target, find_target, planned_rollback, roll_back, rollback_content
 from sqkit.production.slot_state import SlotState, fold
-from sqkit.production.slots import Slot, slot_named
+from sqkit.production.slots import Slot, other_strategy, slot_named
 from sqkit.settings import Settings
 from sqkit.student import inspect_model
 
@@ -248,10 +248,27 @@ class StudentModelPromoter:
         reason: str,
         env_file: str | None = None,
         alert: DegradationAlert | None = None,
+        shown: Target | None = None,
     ) -> RolledBack:
         """Go back to an earlier release, or to no student; see `find_target` for `to`.
 
         Doing it again changes nothing. Needs no approval, evidence, network or research extra.
+
+        Parameters
+        ----------
+        alert
+            What monitoring says of the live release, where the machine asks and not a person.
+        shown
+            Where a person was told that it goes; nothing is done where it would go elsewhere by now.
+
+        Raises
+        ------
+        SlotMismatch
+            A strategy without a slot of its own was named, and the default slot serves another one.
+        ConflictError
+            The target is not what was `shown`.
+        AutoRollbackRefused
+            The alert is not about what is live, or nothing is to be done about it.
         """
         place = self.production.place(slot_named(self.settings, slot, self.root))
         if alert is not None:
@@ -259,7 +276,8 @@ class StudentModelPromoter:
         with self.production.changing(place.slot):
             state = place.state()
             _require_about_live(state, alert)
-            target = find_target(self.production.models_dir, state, to)
+            target = self._target(state, place.slot, slot, to, alert)
+            _require_as_shown(state.slot, target, shown)
             if target.already:
                 return RolledBack(place.slot.name, target, None, (), ())
             content, lines = self._rollback_content(place, target, reason, env_file, alert)
@@ -276,7 +294,7 @@ class StudentModelPromoter:
     ) -> RolledBack:
         """What `rollback` would do; nothing is written."""
         place = self.production.place(slot_named(self.settings, slot, self.root))
-        target = find_target(self.production.models_dir, place.state(), to)
+        target = self._target(place.state(), place.slot, slot, to, None)
         if target.already:
             return RolledBack(place.slot.name, target, None, (), ())
         content, lines = self._rollback_content(place, target, reason, env_file, None)
@@ -284,6 +302,28 @@ class StudentModelPromoter:
         return RolledBack(
             place.slot.name, self._with_pin(place, target, env_file), None, tuple(steps), tuple(lines)
         )
+
+    def _target(
+        self, state: SlotState, slot: Slot, asked: str, to: str, alert: DegradationAlert | None
+    ) -> Target:
+        other = other_strategy(asked, slot, state)
+        if other:
+            raise SlotMismatch(
+                f"slot {asked}: {asked} has no slot of its own, and the default slot serves {other}; if that is meant, "
+                "say --slot default",
+                slot=slot.name,
+                asked=asked,
+                live=other,
+            )
+        target = find_target(self.production.models_dir, state, to, automatic=alert is not None)
+        if alert is not None and target.already:
+            raise AutoRollbackRefused(
+                f"slot {state.slot}: the alert ({alert.reason}) is about {target.described}, and that is where the "
+                "rollback would go; nothing is rolled back",
+                slot=state.slot,
+                model=alert.model,
+            )
+        return target
 
     def _rollback_content(
         self,
@@ -355,6 +395,17 @@ def _require_about_live(state: SlotState, alert: DegradationAlert | None) -> Non
             slot=state.slot,
             model=alert.model,
         )
+
+
+def _require_as_shown(slot: str, target: Target, shown: Target | None) -> None:
+    """Between what a person read and the lock somebody may have changed what is live."""
+    if shown is None or (target.release == shown.release and (target.already or not shown.already)):
+        return
+    raise ConflictError(
+        f"slot {slot}: what is live changed meanwhile: this would go to {target.described} now, not to "
+        f"{shown.described} as shown; nothing was rolled back, look at sqkit status and run again",
+        slot=slot,
+    )
 
 
 __all__ = [

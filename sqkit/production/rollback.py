@@ -7,6 +7,7 @@ quarantined: its bytes are not promoted again until somebody says so.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Target:
         return self.release.described if self.release else "no student (the engine runs its baseline)"
 
 
-def find_target(models_dir: Path, state: SlotState, to: str = "") -> Target:
+def find_target(models_dir: Path, state: SlotState, to: str = "", *, automatic: bool = False) -> Target:
     """The release that a rollback restores.
 
     Parameters
@@ -65,8 +66,11 @@ def find_target(models_dir: Path, state: SlotState, to: str = "") -> Target:
         ``YYYYMMDD`` (the date a release left production), the name of an archived release or its
         beginning, a model version, the beginning of a model's digest, or ``none``. Empty: the newest release
         that was live before, is not quarantined and is whole; where there is none, no student. A slot that
-        was rolled back already stays where it is. A model that somebody copied into production is archived,
-        but nobody judged it: it is no target.
+        was rolled back already stays where it is while what is live there is whole. A model that somebody
+        copied into production is archived, but nobody judged it: it is no target.
+    automatic
+        An alert about the very release that is live asks for it: that a rollback put it there is no
+        reason to stay.
 
     Raises
     ------
@@ -83,24 +87,35 @@ def find_target(models_dir: Path, state: SlotState, to: str = "") -> Target:
         return Target(None, already=state.live is None)
     if to:
         return _named(models_dir, state, to)
-    if state.placed_by is not None and state.placed_by["kind"] == ROLLBACK:
-        note = (
-            f"slot {state.slot} was rolled back on {state.placed_by['date']} already; to go further back name the "
-            "release with --to"
-        )
-        return Target(state.live, already=True, notes=(note,))
-    return _newest(models_dir, state)
+    if state.placed_by is None or state.placed_by["kind"] != ROLLBACK or automatic:
+        return _newest(models_dir, state)
+    damage = _damage(models_dir, state.live)
+    if state.live is not None and damage:
+        return _newest(models_dir, state, f"what is live, {state.live.described}, is damaged: {damage}")
+    note = (
+        f"slot {state.slot} was rolled back on {state.placed_by['date']} already; to go further back name the "
+        "release with --to"
+    )
+    return Target(state.live, already=True, notes=(note,))
 
 
-def _newest(models_dir: Path, state: SlotState) -> Target:
-    notes: list[str] = []
-    for release in candidates(state):
+def _damage(models_dir: Path, release: ReleaseFact | None) -> str:
+    """What is wrong with a release; empty where nothing is, or there is none."""
+    if release is not None:
         try:
             probe(models_dir, release)
         except SqkitError as problem:
-            notes.append(f"passed over {release.described}: {problem}")
-            continue
-        return Target(release, notes=tuple(notes))
+            return str(problem)
+    return ""
+
+
+def _newest(models_dir: Path, state: SlotState, *said: str) -> Target:
+    notes = list(said)
+    for release in candidates(state):
+        damage = _damage(models_dir, release)
+        if not damage:
+            return Target(release, notes=tuple(notes))
+        notes.append(f"passed over {release.described}: {damage}")
     return Target(None, already=state.live is None, notes=tuple(notes))
 
 
@@ -122,9 +137,10 @@ def candidates(state: SlotState) -> list[ReleaseFact]:
 def _named(models_dir: Path, state: SlotState, to: str) -> Target:
     found = _called(state, to)
     if not found:
-        raise ArchiveUnknown(
-            f"slot {state.slot}: no release {_meant(to, 'is')}; {_known(state)}", to=to, slot=state.slot
-        )
+        none = f"no release {_meant(to, 'is')}"
+        if _DATE.fullmatch(to) and not _is_date(to):
+            none = f"{to} is no date"
+        raise ArchiveUnknown(f"slot {state.slot}: {none}; {_known(state)}", to=to, slot=state.slot)
     found = [release for release in found if not release.unmanaged]
     if not found:
         raise ArchiveUnknown(
@@ -145,7 +161,8 @@ def _named(models_dir: Path, state: SlotState, to: str) -> Target:
     if free:
         probe(models_dir, free[0])
         return Target(free[0])
-    if live:
+    if live and state.live is not None:
+        probe(models_dir, state.live)
         return Target(state.live, already=True)
     barred = found[0]
     raise Quarantined(
@@ -158,7 +175,7 @@ def _named(models_dir: Path, state: SlotState, to: str) -> Target:
 
 def _called(state: SlotState, to: str) -> list[ReleaseFact]:
     """Every release that a text may mean, each once, newest first."""
-    if _DATE.fullmatch(to):
+    if _is_date(to):
         stays = [stay for stay in state.stays if _left_on(stay) == to.replace("-", "")]
         return list({stay.release.name: stay.release for stay in reversed(stays)}.values())
     if _NAME.fullmatch(to):
@@ -167,7 +184,7 @@ def _called(state: SlotState, to: str) -> list[ReleaseFact]:
             for release in state.releases.values()
             if release.name.startswith(to) or release.model_version == to
         ]
-    elif _DIGEST.fullmatch(to.lower()):
+    elif _DIGEST.fullmatch(to.lower()) or _DATE.fullmatch(to):
         found = [release for release in state.releases.values() if release.model.startswith(to.lower())]
     else:
         raise UsageError(
@@ -178,12 +195,19 @@ def _called(state: SlotState, to: str) -> list[ReleaseFact]:
     return found[::-1]
 
 
+def _is_date(to: str) -> bool:
+    try:
+        return bool(_DATE.fullmatch(to)) and bool(dt.date.fromisoformat(to))
+    except ValueError:
+        return False
+
+
 def _left_on(stay: Stay) -> str:
     return stay.left["date"].replace("-", "") if stay.left else ""
 
 
 def _meant(to: str, verb: str) -> str:
-    return f"left production on {to}" if _DATE.fullmatch(to) else f"{verb} called {to}"
+    return f"left production on {to}" if _is_date(to) else f"{verb} called {to}"
 
 
 def _known(state: SlotState) -> str:

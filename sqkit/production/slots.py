@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqkit.artifacts import ARCHIVE_FOLDER, HALT_FILE, RELEASE_FILE
 from sqkit.errors import SettingsError, UsageError
+from sqkit.production.slot_state import SlotState
 from sqkit.settings import PREFIX, Settings
 from sqkit.versions import is_version
 
@@ -107,6 +108,17 @@ def slot_named(settings: Settings, name: str, root: Path = Path()) -> Slot:
     if name in ("intraday", "swing"):
         return slots["default"]
     raise UsageError(f"slot {name!r}: choose one of {', '.join(slots)}", slot=name)
+
+
+def other_strategy(asked: str, slot: Slot, state: SlotState) -> str:
+    """What the live release of a slot trades, where a strategy was asked for that only falls back to this slot.
+
+    Empty where the slot was named itself, where nothing is live, and where it trades what was asked for.
+    """
+    if asked == slot.name or state.live is None or state.live.unmanaged:
+        return ""
+    strategy = str(state.live.entry["strategy"])
+    return "" if strategy == asked else strategy
 
 
 def models_folder(settings: Settings, root: Path = Path()) -> Path:
