@@ -19,8 +19,13 @@
     ├── ModelFileError
     │   ├── ModelFileMissing
     │   ├── PickleRefused         a pickle, under whatever name
-    │   ├── ModelFileInvalid      not ONNX, truncated, external weights
-    │   ├── ModelPathRefused      a symlink, or a place outside the models folder
+    │   ├── ModelFileInvalid      a file that cannot be read, or that scores no row
+    │   │   ├── ModelTruncated    not a whole ONNX file
+    │   │   ├── ExternalWeights   keeps weights in another file
+    │   │   └── ModelTooLarge     no student is that large
+    │   ├── ModelPathRefused      a production place, the archive, a path that leads back
+    │   │   ├── ModelIsSymlink    a link, or behind one
+    │   │   └── ModelOutside      a place outside the models folder
     │   └── ModelMetadataInvalid  ONNX without sqkit's metadata, or with broken metadata
     ├── TrainingError
     │   ├── TrainingDataTooSmall
@@ -30,6 +35,8 @@
     ├── IntegrityError            exit 4: what was seen, changed or mixed must not be judged
     │   ├── WindowOverlap         the validation window overlaps what the model has seen
     │   ├── ArtifactChanged       a stored artifact is missing or differs from its digest
+    │   │   ├── ChecklistOfAnother  a checklist that judges another model
+    │   │   └── ChecklistEdited   a checklist that is not what was decided, verified and approved
     │   ├── LabelsInFold          soft labels from a teacher that had seen the answers
     │   ├── LedgerBroken          the trial ledger was edited, cut or deleted
     │   ├── HoldoutSealed         sealed days were asked for outside a validation
@@ -162,12 +169,32 @@ class ModelFileInvalid(ModelFileError):
     """The file is not a usable ONNX model."""
 
 
+class ModelTruncated(ModelFileInvalid):
+    """The file is not a whole ONNX model: a copy that was cut short, or something else."""
+
+
+class ExternalWeights(ModelFileInvalid):
+    """The model keeps weights in another file, which no digest covers."""
+
+
+class ModelTooLarge(ModelFileInvalid):
+    """The file is larger than any student."""
+
+
 class ModelMetadataInvalid(ModelFileError):
     """The ONNX file carries no metadata of sqkit's, or broken metadata."""
 
 
 class ModelPathRefused(ModelFileError):
-    """A model is a symlink, or lies outside the models folder."""
+    """A path at which no candidate may lie."""
+
+
+class ModelIsSymlink(ModelPathRefused):
+    """A model is a symlink, or lies behind one."""
+
+
+class ModelOutside(ModelPathRefused):
+    """A model lies outside the models folder."""
 
 
 class TrainingError(SqkitError):
@@ -202,6 +229,14 @@ class WindowOverlap(IntegrityError):
 
 class ArtifactChanged(IntegrityError):
     """A stored artifact is missing or differs from its recorded digest."""
+
+
+class ChecklistOfAnother(ArtifactChanged):
+    """The checklist judges another model than the one beside it."""
+
+
+class ChecklistEdited(ArtifactChanged):
+    """The checklist is not what was decided, verified and approved."""
 
 
 class LabelsInFold(IntegrityError):

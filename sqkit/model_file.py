@@ -17,7 +17,15 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sqkit.errors import ModelFileInvalid, ModelFileMissing, ModelMetadataInvalid, PickleRefused
+from sqkit.errors import (
+    ExternalWeights,
+    ModelFileInvalid,
+    ModelFileMissing,
+    ModelMetadataInvalid,
+    ModelTooLarge,
+    ModelTruncated,
+    PickleRefused,
+)
 from sqkit.files import sha256_bytes
 
 STUDENT_FILE: Final = "student_model.onnx"
@@ -128,8 +136,10 @@ def read_model_bytes(path: Path) -> bytes:
         There is no such file.
     PickleRefused
         A pickle by its name or by its content.
+    ModelTruncated, ExternalWeights, ModelTooLarge
+        Not a whole ONNX file, weights outside the file, or larger than 512 MB.
     ModelFileInvalid
-        Not ONNX, truncated, weights outside the file, or larger than 512 MB.
+        It cannot be read.
     """
     refuse_pickle_name(path)
     if path.is_dir():
@@ -165,12 +175,12 @@ def check_model_bytes(data: bytes, path: Path) -> None:
     try:
         graph = graph_bytes(data)
     except ValueError as problem:
-        raise ModelFileInvalid(
+        raise ModelTruncated(
             f"{path}: not a whole ONNX file ({problem}); copy it again or {_WAY_OUT}", path=str(path)
         ) from None
     # A tensor kept in another file names it under the key "location"; without that word there is none.
     if b"location" in graph:
-        raise ModelFileInvalid(
+        raise ExternalWeights(
             f"{path}: keeps weights in another file, which no digest covers; {_WAY_OUT}", path=str(path)
         )
 
@@ -239,8 +249,8 @@ def model_age_days(version: str, now: dt.datetime) -> float:
     return (now - made).total_seconds() / 86_400
 
 
-def _too_large(path: Path) -> ModelFileInvalid:
-    return ModelFileInvalid(
+def _too_large(path: Path) -> ModelTooLarge:
+    return ModelTooLarge(
         f"{path}: larger than {MAX_MODEL_BYTES >> 20} MB, no student is that large; {_WAY_OUT}",
         path=str(path),
     )

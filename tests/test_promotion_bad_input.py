@@ -34,13 +34,19 @@ from sqkit.errors import (
     ApprovalsMissing,
     ApprovalVoid,
     ArtifactChanged,
+    ChecklistEdited,
+    ChecklistOfAnother,
     ClockBackwards,
+    ExternalWeights,
     FeatureSetMismatch,
     FeatureSetUnknown,
-    ModelFileInvalid,
     ModelFileMissing,
+    ModelIsSymlink,
     ModelMetadataInvalid,
+    ModelOutside,
     ModelPathRefused,
+    ModelTooLarge,
+    ModelTruncated,
     PickleRefused,
 )
 from sqkit.report_manifest import MANIFEST
@@ -82,7 +88,7 @@ class TestTheModelFile:
         path = ready.student / STUDENT_FILE
         path.write_bytes(path.read_bytes()[:-100])
         refused(
-            ready, "model_loads", ModelFileInvalid, 2, STUDENT_FILE, "not a whole ONNX file", "copy it again"
+            ready, "model_loads", ModelTruncated, 2, STUDENT_FILE, "not a whole ONNX file", "copy it again"
         )
 
     def test_weights_in_another_file(self, ready: Promotable) -> None:
@@ -91,17 +97,17 @@ class TestTheModelFile:
         model = onnx.load_model_from_string(path.read_bytes())
         onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
         assert (ready.student / "weights.bin").exists()
-        refused(ready, "model_loads", ModelFileInvalid, 2, "keeps weights in another file")
+        refused(ready, "model_loads", ExternalWeights, 2, "keeps weights in another file")
 
     def test_two_gigabytes(self, ready: Promotable) -> None:
         """Refused by its size, before it is read."""
         os.truncate(ready.student / STUDENT_FILE, TWO_GIGABYTES)
-        refused(ready, "model_loads", ModelFileInvalid, 2, "larger than 512 MB")
+        refused(ready, "model_loads", ModelTooLarge, 2, "larger than 512 MB")
 
     def test_an_empty_file(self, ready: Promotable) -> None:
         """A copy that never began."""
         (ready.student / STUDENT_FILE).write_bytes(b"")
-        refused(ready, "model_loads", ModelFileInvalid, 2, "not a whole ONNX file")
+        refused(ready, "model_loads", ModelTruncated, 2, "not a whole ONNX file")
 
     def test_no_file(self, ready: Promotable) -> None:
         """The path leads nowhere."""
@@ -131,7 +137,7 @@ class TestTheModelFile:
         """Whatever it is, it does not load."""
         data = {"text": b"hello\n", "zeros": bytes(4096), "json": b"{}"}[content]
         (ready.student / STUDENT_FILE).write_bytes(data)
-        refused(ready, "model_loads", ModelFileInvalid, 2, STUDENT_FILE)
+        refused(ready, "model_loads", ModelTruncated, 2, STUDENT_FILE)
 
 
 class Hostile:
@@ -183,26 +189,61 @@ class TestThePath:
         path = ready.student / STUDENT_FILE
         path.rename(ready.root / "elsewhere.onnx")
         path.symlink_to(ready.root / "elsewhere.onnx")
-        refused(ready, "model_path", ModelPathRefused, 2, "is a symlink")
+        refused(ready, "model_path", ModelIsSymlink, 2, "is a symlink")
 
     def test_a_link_to_a_folder(self, ready: Promotable) -> None:
         """The student's folder is the folder itself."""
         linked = ready.student.with_name("linked")
         linked.symlink_to(ready.student)
         project = ready.but(typed=ready.typed.replace("/student/", "/linked/"))
-        refused(project, "model_path", ModelPathRefused, 2, "is a symlink")
+        refused(project, "model_path", ModelIsSymlink, 2, "is a symlink")
 
     def test_a_link_further_up(self, ready: Promotable, tmp_path_factory: pytest.TempPathFactory) -> None:
         """A version folder that leads out of the models folder."""
         away = tmp_path_factory.mktemp("away") / VERSION
         shutil.move(ready.student.parent, away)
         ready.student.parent.symlink_to(away)
-        refused(ready, "model_path", ModelPathRefused, 2, "is a symlink, or lies behind one")
+        refused(ready, "model_path", ModelIsSymlink, 2, "is a symlink, or lies behind one")
+
+    def test_a_link_above_the_project(
+        self, ready: Promotable, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """A home that is a link to another disk: how one gets to the project is no matter, what lies in it is."""
+        home = tmp_path_factory.mktemp("home") / "ours"
+        home.symlink_to(ready.root, target_is_directory=True)
+        away = ready.but(typed=f"{home}/{ready.typed}")
+        assert away.examine().can_promote, away.examine().reasons
+        linked = ready.student.with_name("linked")
+        linked.symlink_to(ready.student)
+        inside = ready.but(typed=f"{home}/{ready.typed}".replace("/student/", "/linked/"))
+        refused(inside, "model_path", ModelIsSymlink, 2, "is a symlink")
+
+    def test_a_models_folder_on_another_disk(
+        self, ready: Promotable, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """The models folder itself may be a link; a version in it may not."""
+        away = tmp_path_factory.mktemp("disk") / "models"
+        models = ready.student.parents[1]
+        shutil.move(models, away)
+        models.symlink_to(away)
+        assert ready.check("model_path").status == "pass"
+        (away / VERSION).rename(away / "moved")
+        (away / VERSION).symlink_to("moved")
+        refused(ready, "model_path", ModelIsSymlink, 2, "lies behind one")
+
+    def test_a_link_inside_the_project_that_leads_out(
+        self, ready: Promotable, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """Not below the models folder at all, and a link: it is called a link."""
+        away = tmp_path_factory.mktemp("away") / "student"
+        shutil.copytree(ready.student, away)
+        (ready.root / "mine").symlink_to(away)
+        refused(ready.but(typed=f"mine/{STUDENT_FILE}"), "model_path", ModelIsSymlink, 2, "is a symlink")
 
     def test_outside_the_models_folder(self, ready: Promotable) -> None:
         """A whole candidate in another place."""
         shutil.copytree(ready.student, ready.root / "student")
-        refused(ready.but(typed=f"student/{STUDENT_FILE}"), "model_path", ModelPathRefused, 2, "data/models")
+        refused(ready.but(typed=f"student/{STUDENT_FILE}"), "model_path", ModelOutside, 2, "data/models")
 
     @pytest.mark.parametrize(
         "typed",
@@ -378,7 +419,13 @@ class TestDecisionAndApprovals:
         for name in BESIDE:
             (ready.student / name).write_bytes((other.student / name).read_bytes())
         refused(
-            ready, "checklist", ArtifactChanged, 4, "judges another model", other.model[:12], ready.model[:12]
+            ready,
+            "checklist",
+            ChecklistOfAnother,
+            4,
+            "judges another model",
+            other.model[:12],
+            ready.model[:12],
         )
 
     def test_a_whole_candidate_in_another_folder(self, ready: Promotable) -> None:
@@ -390,13 +437,13 @@ class TestDecisionAndApprovals:
     def test_a_checklist_edited_after_approval(self, ready: Promotable) -> None:
         """A number changed by hand no longer follows, or is not what was verified."""
         ready.edit(CHECKLIST_FILE, lambda c: c["candidate_metrics"].update(precision_long=0.72))
-        refused(ready, "recommendation", ArtifactChanged, 4, "its inputs give")
+        refused(ready, "recommendation", ChecklistEdited, 4, "its inputs give")
 
     def test_a_remark_edited_after_approval(self, ready: Promotable) -> None:
         """A part that decides nothing is bound as well."""
         ready.edit(CHECKLIST_FILE, lambda c: c["evidence"].update(summary="made by foot"))
         refused(
-            ready, "verification", ArtifactChanged, 4, f"{CHECKLIST_FILE}: is not the file that was verified"
+            ready, "verification", ChecklistEdited, 4, f"{CHECKLIST_FILE}: is not the file that was verified"
         )
 
     def test_a_checklist_edited_after_approval_and_sealed_again(self, ready: Promotable) -> None:

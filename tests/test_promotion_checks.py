@@ -31,7 +31,9 @@ from sqkit.errors import (
     ApprovalVoid,
     ArtifactChanged,
     BoxOpen,
+    ChecklistEdited,
     ChecklistInputError,
+    ChecklistOfAnother,
     ClockBackwards,
     DecisionStale,
     IntegrityError,
@@ -231,7 +233,7 @@ class TestChecklistAndModel:
         refused(
             ready,
             "checklist",
-            ArtifactChanged,
+            ChecklistOfAnother,
             4,
             "another model (ffffffffffff)",
             ready.model[:12],
@@ -285,7 +287,7 @@ class TestRecommendation:
     def test_a_recommendation_that_does_not_follow_is_refused(self, ready: Promotable) -> None:
         """A REJECT with its word changed to PROMOTE is an integrity matter, and the line says what differs."""
         ready.reseal_checklist(lambda c: c["candidate_metrics"].update(precision_long=0.5))
-        refused(ready, "recommendation", ArtifactChanged, 4, "the checklist says", "its inputs give")
+        refused(ready, "recommendation", ChecklistEdited, 4, "the checklist says", "its inputs give")
 
     def test_a_reject_is_refused_with_the_code_of_the_decision(self, tmp_path: Path) -> None:
         """REJECT exits 1 and gives the reason."""

@@ -26,6 +26,8 @@ from sqkit.artifacts import (
 from sqkit.checklist import PROMOTE, differences, rederive
 from sqkit.errors import (
     ArtifactChanged,
+    ChecklistEdited,
+    ChecklistOfAnother,
     IntegrityError,
     NotRecommended,
 )
@@ -69,7 +71,7 @@ def check_checklist(case: Case) -> str:
     checklist, results, about = case.checklist, case.results, case.model.metadata
     digests, runtime = checklist["digests"], checklist["runtime"]
     if digests.get("model") != case.model_digest:
-        raise ArtifactChanged(
+        raise ChecklistOfAnother(
             f"{case.folder_name(CHECKLIST_FILE)}: judges another model ({_shown(digests.get('model'))}) than the one "
             f"that lies there ({case.model_digest[:_SHOWN]}); {_AGAIN}",
             stored=digests.get("model"),
@@ -111,7 +113,7 @@ def check_recommendation(case: Case) -> str:
         )
     different = differences(checklist)
     if different:
-        raise ArtifactChanged(f"{place}: {different[0]}; {_AGAIN}", differences=different)
+        raise ChecklistEdited(f"{place}: {different[0]}; {_AGAIN}", differences=different)
     recommendation, code, reasons = rederive(checklist)
     if recommendation != PROMOTE:
         raise NotRecommended(
@@ -140,7 +142,8 @@ def check_verification(case: Case) -> str:
         raise ArtifactChanged(f"{place}: did not read {', '.join(unread[:3])}; {_VERIFY}", unread=unread)
     for name, digest in sorted(read.items()):
         if name != CHECKLIST_PAGE and _digest_now(case, name) != digest:
-            raise ArtifactChanged(
+            changed = ChecklistEdited if name == CHECKLIST_FILE else ArtifactChanged
+            raise changed(
                 f"{case.folder_name(name)}: is not the file that was verified; {_VERIFY}", artifact=name
             )
     if "unchecked" not in outcome:

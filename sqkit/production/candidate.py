@@ -22,7 +22,7 @@ from sqkit.artifacts import (
     STUDENT_FILE,
     VERIFICATION_FILE,
 )
-from sqkit.errors import ArtifactChanged, ModelFileMissing, ModelPathRefused
+from sqkit.errors import ArtifactChanged, ModelFileMissing, ModelIsSymlink, ModelOutside, ModelPathRefused
 from sqkit.files import open_plain, parse_json, sha256_bytes
 from sqkit.model_file import read_model_bytes
 from sqkit.report_manifest import MANIFEST, run_naming
@@ -139,27 +139,42 @@ def strict_object(data: bytes, place: Path) -> dict[str, Any]:
 def candidate_path(model_path: str | Path, models_dir: Path, root: Path = Path()) -> Path:
     """Where a candidate lies; a symlink, and a place outside the models folder, are refused.
 
+    What is examined lies below the models folder, else below the project: how one gets there is no matter.
+
     Raises
     ------
+    ModelIsSymlink
+        A part of the path is a symlink.
+    ModelOutside
+        It leads outside the models folder.
     ModelPathRefused
-        A part of the path is a symlink, or it leads outside the models folder.
+        It is empty.
     """
     place = root / model_path
     if not str(model_path):
         raise ModelPathRefused("--model is empty; name a student's ONNX file", path="")
-    within = [place, *place.parents][: max(1, len(place.parts) - len(models_dir.parts))]
-    if any(part.is_symlink() for part in within):
-        raise ModelPathRefused(
+    base, full = models_dir.resolve(), place.resolve()
+    if any(part.is_symlink() for part in _below(place, base, root.resolve())):
+        raise ModelIsSymlink(
             f"{model_path}: is a symlink, or lies behind one; give the path of the model file itself",
             path=str(model_path),
         )
-    base, full = models_dir.resolve(), place.resolve()
     if base not in full.parents:
-        raise ModelPathRefused(
+        raise ModelOutside(
             f"{model_path}: lies outside the models folder {models_dir}; train or copy the student's folder there",
             path=str(model_path),
         )
     return place
+
+
+def _below(place: Path, *bases: Path) -> list[Path]:
+    """A path and those of its parents that lie below the first of these folders that it leads through."""
+    parts = [place, *place.parents]
+    for base in bases:
+        for number, part in enumerate(parts[1:], 1):
+            if part.resolve() == base:
+                return parts[:number]
+    return parts[:1]
 
 
 def read_candidate(

@@ -24,16 +24,16 @@ def check_path(case: Case) -> str:
     """The candidate lies in the models folder under its own name; no link, archive or production place."""
     path = Path(case.typed)
     refuse_pickle_name(path)
+    if ".." in path.parts:
+        raise ModelPathRefused(
+            f"{case.typed}: leads back by ..; give the path of the model file itself", path=case.typed
+        )
     try:
         place = candidate_path(case.typed, case.models_dir, case.root).resolve()
     except (OSError, RuntimeError, ValueError) as problem:
         raise ModelPathRefused(
             f"{case.typed}: no usable path ({problem}); give the path of the model file", path=case.typed
         ) from None
-    if ".." in path.parts:
-        raise ModelPathRefused(
-            f"{case.typed}: leads back by ..; give the path of the model file itself", path=case.typed
-        )
     if (case.models_dir / ARCHIVE_FOLDER).resolve() in place.parents:
         raise ModelPathRefused(
             f"{case.typed}: lies in the archive; bring a release back with sqkit rollback --to",
