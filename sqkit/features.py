@@ -133,6 +133,17 @@ class FeatureStream:
         return self._out
 
     @property
+    def latest(self) -> np.ndarray:
+        """float64 (k,), features after the last update, valid until the next one."""
+        return self._out
+
+    def warm_up(self, rows: np.ndarray) -> None:
+        """Let bars pass, float64 (n, 9); the same bits as one by one."""
+        rows = np.require(rows, np.float64, ["C", "W"])
+        _batch_loop()(self._step, self._state, rows, np.empty((len(rows), len(self._out))))
+        self.bars_seen += len(rows)
+
+    @property
     def warm(self) -> bool:
         """Whether the last update gave values."""
         return self.bars_seen >= self.features.warmup_bars

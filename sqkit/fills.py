@@ -162,6 +162,7 @@ class FillStream:
         self._trade = np.zeros(fillstep.TRADE_WIDTH)
         self._rates = self.schedule.rates[0]
         self._entry_ns = 0
+        self.opened = False
 
     @property
     def cash(self) -> float:
@@ -192,7 +193,8 @@ class FillStream:
         Returns
         -------
         dict or None
-            The trade that was closed at this bar's open, fields `records.TRADE_FIELDS`.
+            The trade that was closed at this bar's open, fields `records.TRADE_FIELDS`. Whether one was
+            opened there is then in `opened`, and `open_trade` gives it.
         """
         if row[SESSION] != self._state[fillstep.DAY] or self._state[fillstep.BAR] == 0.0:
             self._rates = self.schedule.rates_on(int(row[SESSION]))
@@ -200,12 +202,49 @@ class FillStream:
         closed = self._step(
             self._state, row, target, strength, student, exit_reason, self._rates, self._book, self._trade
         )
-        if self._state[fillstep.QUANTITY] != 0.0 and self._state[fillstep.ENTRY_BAR] == bar:
+        self.opened = self._state[fillstep.QUANTITY] != 0.0 and self._state[fillstep.ENTRY_BAR] == bar
+        if self.opened:
             self._entry_ns = timestamp_ns
         if not closed:
             return None
         columns = _trade_columns(self._trade[np.newaxis], np.array([entered_ns]), np.array([timestamp_ns]))
         return {name: column[0].item() for name, column in columns.items()}
+
+    @property
+    def orders(self) -> tuple[bool, int]:
+        """What waits for the next bar's open: whether the position is closed, and signed shares to open."""
+        return bool(self._state[fillstep.CLOSING]), int(self._state[fillstep.ORDERED])
+
+    @property
+    def open_trade(self) -> dict[str, Any] | None:
+        """The position held, as a trade that is not closed: marked at the last close; None when flat."""
+        if self._state[fillstep.QUANTITY] == 0.0:
+            return None
+        row = _open_trade(self._state)
+        columns = _trade_columns(row[np.newaxis], np.array([self._entry_ns]), np.array([0]))
+        return {name: column[0].item() for name, column in columns.items()}
+
+    def adopt(self, quantity: int) -> None:
+        """Hold so many signed shares from the last bar's close on: a host says what is real. Nothing is ordered."""
+        state, held = self._state, float(quantity)
+        state[fillstep.CLOSING] = state[fillstep.ORDERED] = 0.0
+        state[fillstep.SIDE] = np.sign(held)
+        if held != state[fillstep.QUANTITY]:
+            state[fillstep.QUANTITY] = held
+            state[fillstep.ENTRY_PRICE] = state[fillstep.MARK]
+            state[fillstep.ENTRY_DAY] = state[fillstep.DAY]
+            state[fillstep.ENTRY_FEES] = 0.0
+
+    def snapshot(self) -> np.ndarray:
+        """float64 (`fillstep.STATE_SIZE` + 1,), everything a restarted process needs for `restore`."""
+        return np.append(self._state, np.array([self._entry_ns]).view(np.float64))
+
+    def restore(self, snapshot: np.ndarray) -> None:
+        """Go on from a snapshot."""
+        self._state[:] = snapshot[:-1]
+        self._entry_ns = int(snapshot[-1:].view(np.int64)[0])
+        if self._state[fillstep.BAR] > 0.0:
+            self._rates = self.schedule.rates_on(int(self._state[fillstep.DAY]))
 
 
 def _book(capital: float, slippage_bps: float, strategy: str) -> np.ndarray:

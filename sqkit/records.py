@@ -42,8 +42,15 @@ REASONS: Final[dict[int, str]] = {
     12: "disabled",
     13: "error",
     14: "non_finite_feature",
+    15: "out_of_scope",
+    16: "no_student",
+    17: "clock_jump",
 }
-"""Why the student said nothing about a bar (0: it spoke)."""
+"""Why the student said nothing about a bar (0: it spoke).
+
+``out_of_scope``: the approvals do not allow it this symbol. ``no_student``: nothing is in production, or
+it was refused. ``clock_jump``: nobody knows what time it is, so nobody knows whether the bar is due.
+"""
 REASON_CODES: Final[dict[str, int]] = {name: code for code, name in REASONS.items()}
 
 EXIT_REASONS: Final[dict[int, str]] = {
@@ -60,6 +67,44 @@ EXIT_REASONS: Final[dict[int, str]] = {
 ``flat_signal``: the rule turned FLAT for its RSI although its strength would have held.
 """
 EXIT_REASON_CODES: Final[dict[str, int]] = {name: code for code, name in EXIT_REASONS.items()}
+
+BAR_STATUSES: Final[dict[int, str]] = {
+    0: "ok",
+    1: "gap",
+    2: "missing_open_bar",
+    3: "late",
+    4: "frozen_quotes",
+    10: "duplicate",
+    11: "revised",
+    12: "out_of_order",
+    13: "unfinished",
+    14: "bad_price",
+    15: "out_of_session",
+    16: "unknown_symbol",
+    17: "naive_timestamp",
+    18: "end_stamped",
+    19: "strategy_mismatch",
+    20: "not_a_bar",
+}
+"""What an engine found of an incoming bar: below 10 it was used, from 10 on it was refused.
+
+``gap``: bars of this session are missing before it. ``revised``: the last bar again with other values.
+"""
+BAR_STATUS_CODES: Final[dict[str, int]] = {name: code for code, name in BAR_STATUSES.items()}
+FIRST_REFUSED: Final = 10
+
+ENTRY_LOCKS: Final[dict[int, str | None]] = {
+    0: None,
+    1: "halted",
+    2: "not_synced",
+    3: "position_mismatch",
+    4: "late_bar",
+    5: "feed_stale",
+    6: "no_student",
+    7: "end_stamped",
+}
+"""Why no position could be entered on a bar; exits go on under every one of them."""
+ENTRY_LOCK_CODES: Final[dict[str | None, int]] = {name: code for code, name in ENTRY_LOCKS.items()}
 
 PREDICTION_FIELDS: Final[dict[str, str]] = {
     "bar_time": "int64",  # UTC nanoseconds, start of the bar; with the symbol the record's id

@@ -23,6 +23,7 @@ from sqkit.strategystep import (
     BASELINE_DIRECTION,
     BASELINE_STRENGTH,
     EXIT_REASON,
+    HELD,
     OUT_WIDTH,
     PREDICTION_SOURCE,
     RULE_ATR_MULTIPLE,
@@ -30,6 +31,8 @@ from sqkit.strategystep import (
     STATE_SIZE,
     STRENGTH,
     TARGET,
+    TRADING,
+    WANTED,
     strategy_loop,
     strategy_step,
 )
@@ -202,13 +205,37 @@ class StrategyStream:
         """Bars the step has been given."""
         return int(self._state[BARS_SEEN])
 
-    def update(self, row: np.ndarray, student_direction: int, *, trading: bool = True) -> np.ndarray:
+    @property
+    def target(self) -> float:
+        """Signed position wanted after the last bar, in [-1, 1]."""
+        return float(self._state[WANTED])
+
+    def update(self, row: np.ndarray, student_direction: int, mode: int = TRADING) -> np.ndarray:
         """Advance by one bar; float64 (6,), columns named by `sqkit.strategystep`, valid until the next call.
 
-        Without `trading` the bar only warms the indicators and no position is wanted after it.
+        Parameters
+        ----------
+        row
+            float64 (9,), columns of `sqkit.bars`.
+        student_direction
+            LONG, FLAT or SHORT; FLAT where the student abstains.
+        mode
+            ``strategystep.WARMING``, ``TRADING`` or ``EXITS_ONLY``.
         """
-        self._step(self._state, row, student_direction, trading, self._values, self._out)
+        self._step(self._state, row, student_direction, mode, self._values, self._out)
         return self._out
+
+    def warm(self, rows: np.ndarray) -> None:
+        """Let bars pass that only warm the indicators, float64 (n, 9); the same bits as one by one."""
+        rows = np.require(rows, np.float64, ["C", "W"])
+        nothing = np.zeros(len(rows), dtype=np.int8)
+        out = np.empty((len(rows), OUT_WIDTH))
+        strategy_loop()(self._step, rows, nothing, len(rows), self._values, self._state, out)
+
+    def hold(self, target: float) -> None:
+        """Let the step believe that this position is held since the last bar: a host says what is real."""
+        self._state[WANTED] = target
+        self._state[HELD] = 0.0
 
     def snapshot(self) -> np.ndarray:
         """float64 (`STATE_SIZE`,), a copy of the state for `restore`."""

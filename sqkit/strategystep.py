@@ -46,9 +46,9 @@ _FAST = 0
 _SLOW = _FAST + EMA_SLOTS
 _ATR = _SLOW + EMA_SLOTS
 _RSI = _ATR + ATR_SLOTS
-_WANTED = _RSI + RSI_SLOTS  # the target in force
-_HELD = _WANTED + 1  # session changes since it was entered
-_DAY = _HELD + 1  # session date of the last bar
+WANTED: Final = _RSI + RSI_SLOTS  # the target in force
+HELD: Final = WANTED + 1  # session changes since it was entered
+_DAY = HELD + 1  # session date of the last bar
 BARS_SEEN: Final = _DAY + 1
 STATE_SIZE: Final = BARS_SEEN + 1
 
@@ -64,7 +64,14 @@ _INTRADAY, _EMA_FAST, _EMA_SLOW, _ATR_BARS, _RSI_BARS, _RSI_HIGH, _RSI_LOW = ran
 _ENTRY, _EXIT, _SQUARE_OFF_MINUTES, _MAX_SESSIONS, _ALLOW_SHORT, _AGREE, _DISAGREE = range(7, 14)
 
 
-Step = Callable[[np.ndarray, np.ndarray, int, bool, np.ndarray, np.ndarray], None]
+WARMING: Final = 0
+"""The bar only warms the indicators; no position is wanted after it."""
+TRADING: Final = 1
+"""Positions may be entered and left."""
+EXITS_ONLY: Final = 2
+"""Positions may be left, none is entered; an opposite signal closes and opens nothing."""
+
+Step = Callable[[np.ndarray, np.ndarray, int, int, np.ndarray, np.ndarray], None]
 
 
 def _make_step(source: int) -> Step:
@@ -78,7 +85,7 @@ def _make_step(source: int) -> Step:
         state: np.ndarray,
         row: np.ndarray,
         student_direction: int,
-        trading: bool,
+        mode: int,
         p: np.ndarray,
         out: np.ndarray,
     ) -> None:
@@ -108,10 +115,10 @@ def _make_step(source: int) -> Step:
             factor = p[_DISAGREE]
         strength = min(max(rule_strength * factor, 0.0), 1.0)
 
-        wanted = state[_WANTED]
+        wanted = state[WANTED]
         reason = 0
         if state[BARS_SEEN] > 0.0 and row[SESSION] != state[_DAY]:
-            state[_HELD] += 1.0
+            state[HELD] += 1.0
             if p[_INTRADAY] > 0.0 and wanted != 0.0:
                 wanted = 0.0
                 reason = _MISSED
@@ -121,7 +128,9 @@ def _make_step(source: int) -> Step:
         entry = 0.0
         if side != 0.0 and strength >= p[_ENTRY]:
             entry = side * strength
-        taken = entry if entry > 0.0 or p[_ALLOW_SHORT] > 0.0 else 0.0
+        taken = 0.0
+        if mode == TRADING and (entry > 0.0 or p[_ALLOW_SHORT] > 0.0):
+            taken = entry
         if wanted != 0.0:
             held_side = 1.0 if wanted > 0.0 else -1.0
             if closing:
@@ -129,9 +138,9 @@ def _make_step(source: int) -> Step:
                 reason = _SQUARE_OFF
             elif entry * held_side < 0.0:
                 wanted = taken
-                state[_HELD] = 0.0
+                state[HELD] = 0.0
                 reason = _OPPOSITE
-            elif p[_MAX_SESSIONS] > 0.0 and state[_HELD] >= p[_MAX_SESSIONS]:
+            elif p[_MAX_SESSIONS] > 0.0 and state[HELD] >= p[_MAX_SESSIONS]:
                 wanted = 0.0
                 reason = _MAX_HOLDING
             elif held_side * side * strength < p[_EXIT]:
@@ -139,11 +148,11 @@ def _make_step(source: int) -> Step:
                 reason = _FLAT if side == 0.0 and strength >= p[_EXIT] else _WEAK
         elif not closing:
             wanted = taken
-            state[_HELD] = 0.0
-        if not trading:
+            state[HELD] = 0.0
+        if mode == WARMING:
             wanted = 0.0
             reason = 0
-        state[_WANTED] = wanted
+        state[WANTED] = wanted
         state[_DAY] = row[SESSION]
         state[BARS_SEEN] += 1.0
 
@@ -158,9 +167,20 @@ def _make_step(source: int) -> Step:
 
 
 _COLUMNS = (HIGH, LOW, CLOSE, SESSION, MINUTE, SESSION_MINUTES, BAR_MINUTES)
-_CODES = (STUDENT_MODEL, BASELINE_STRATEGY, _OPPOSITE, _WEAK, _SQUARE_OFF, _MAX_HOLDING, _MISSED, _FLAT)
+_CODES = (
+    WARMING,
+    TRADING,
+    STUDENT_MODEL,
+    BASELINE_STRATEGY,
+    _OPPOSITE,
+    _WEAK,
+    _SQUARE_OFF,
+    _MAX_HOLDING,
+    _MISSED,
+    _FLAT,
+)
 _ARRAY: Final = types.float64[::1]
-_STEP: Final = types.void(_ARRAY, _ARRAY, types.int64, types.boolean, _ARRAY, _ARRAY)
+_STEP: Final = types.void(_ARRAY, _ARRAY, types.int64, types.int64, _ARRAY, _ARRAY)
 _LOOP: Final = types.void(
     types.FunctionType(_STEP),
     types.float64[:, ::1],
@@ -174,11 +194,11 @@ _LOOP: Final = types.void(
 
 @cache
 def strategy_step() -> Step:
-    """The compiled step ``(state, bar_row, student_direction, trading, values, out)``: one bar, in place.
+    """The compiled step ``(state, bar_row, student_direction, mode, values, out)``: one bar, in place.
 
-    float64 state (`STATE_SIZE`,) that starts as zeros, bar row (9,), direction -1, 0 or 1, whether a
-    position may be wanted (false: the bar only warms the indicators), `StrategyParameters.values`,
-    out (`OUT_WIDTH`,). Compiled, or read from numba's cache, when first asked for.
+    float64 state (`STATE_SIZE`,) that starts as zeros, bar row (9,), direction -1, 0 or 1, mode
+    `WARMING`, `TRADING` or `EXITS_ONLY`, `StrategyParameters.values`, out (`OUT_WIDTH`,). Compiled, or
+    read from numba's cache, when first asked for.
     """
     frozen = repr((kernel_source_digest(), _COLUMNS, _CODES))
     return cast(Step, compiled(_STEP, _make_step(int(sha256_bytes(frozen.encode())[:15], 16)), cache=True))
@@ -200,4 +220,4 @@ def _loop(
     out: np.ndarray,
 ) -> None:
     for i in range(len(rows)):
-        step(state, rows[i], int(student_directions[i]), i >= start, values, out[i])
+        step(state, rows[i], int(student_directions[i]), TRADING if i >= start else WARMING, values, out[i])

@@ -1,12 +1,13 @@
 """The student: one ONNX file, loaded, verified, and asked about bars.
 
-Backtest and live engine both call `StudentModel.score_rows`, the first with a matrix, the
-second with one row: one function, the same bits. In: features as float64. Out: probability,
-confidence, direction and the reason for every silence. Only onnxruntime reads the file.
+The backtest calls `StudentModel.score_rows` with a matrix, the live engine `RowScorer` with one
+row: the compiled decision of `sqkit.scoring` and one graph, so the same bits. In: features as float64.
+Out: probability, confidence, direction and the reason for every silence. Only onnxruntime reads the file.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,17 +19,15 @@ from sqkit.errors import FeatureSetError, FeatureSetMismatch, ModelFileInvalid, 
 from sqkit.features import FeatureSet, get_feature_set
 from sqkit.files import sha256_bytes, sha256_json
 from sqkit.model_file import METADATA_KEY, graph_digest, parse_metadata, read_model_bytes
-from sqkit.records import FLAT, REASON_CODES
+from sqkit.records import REASON_CODES
+from sqkit.scoring import call, screen
 
 INPUT_NAME: Final = "features"
 OUTPUT_NAME: Final = "probabilities"
 BLOCK_ROWS: Final = 65_536
 
-_SCORED: Final = np.int8(REASON_CODES["scored"])
-_LOW_CONFIDENCE: Final = np.int8(REASON_CODES["low_confidence"])
-_OUT_OF_DISTRIBUTION: Final = np.int8(REASON_CODES["out_of_distribution"])
-_NON_FINITE: Final = np.int8(REASON_CODES["non_finite_feature"])
-_WARM_UP: Final = np.int8(REASON_CODES["warm_up"])
+_SCORED: Final = REASON_CODES["scored"]
+_WARM_UP: Final = REASON_CODES["warm_up"]
 
 
 @dataclass(frozen=True)
@@ -159,30 +158,33 @@ class StudentModel:
         UsageError
             A threshold outside [0.5, 1), or a wrong number of columns.
         """
-        if not 0.5 <= threshold < 1.0:
-            raise UsageError(f"confidence threshold {threshold}: give at least 0.5 and below 1")
-        rows = self._as_rows(features)
-        # A NaN compares false, so it lies outside too.
-        usable = np.asarray(((rows >= self._lowest) & (rows <= self._highest)).all(axis=1))
-        if warm_up_rows:
-            usable[:warm_up_rows] = False
-        all_usable = usable.all()
-        if all_usable:
-            probability = self._ask(rows)
+        require_threshold(threshold)
+        self._require_columns(features)
+        wide = np.ascontiguousarray(features, dtype=np.float64)
+        narrow = np.empty(wide.shape, dtype=np.float32)
+        reason = np.empty(len(wide), dtype=np.int8)
+        screen()(wide, self._lowest, self._highest, narrow, reason)
+        reason[:warm_up_rows] = _WARM_UP
+        usable = reason == _SCORED
+        if usable.all():
+            probability = self._ask(narrow)
         else:
-            probability = np.full(len(rows), np.nan)
-            probability[usable] = self._ask(rows[usable])
-        opposite = 1.0 - probability
-        is_long = probability >= threshold
-        is_short = (opposite >= threshold) & ~is_long
-        direction = is_long.view(np.int8) - is_short.view(np.int8)  # LONG is 1, SHORT is -1, FLAT is 0
-        reason = np.where(direction == FLAT, _LOW_CONFIDENCE, _SCORED)
-        if not all_usable:
-            finite = np.isfinite(np.asarray(features, dtype=np.float64)).all(axis=1)
-            reason[~usable & finite] = _OUT_OF_DISTRIBUTION
-            reason[~finite] = _NON_FINITE
-            reason[:warm_up_rows] = _WARM_UP
-        return Scores(probability, np.maximum(probability, opposite), direction, reason)
+            probability = np.full(len(wide), np.nan)
+            probability[usable] = self._ask(narrow[usable])
+        direction = np.empty(len(wide), dtype=np.int8)
+        call()(probability, threshold, direction, reason)
+        return Scores(probability, np.maximum(probability, 1.0 - probability), direction, reason)
+
+    def row_scorer(self, threshold: float) -> RowScorer:
+        """The same, one row at a time and without a matrix being made: for an engine.
+
+        Raises
+        ------
+        UsageError
+            A threshold outside [0.5, 1).
+        """
+        require_threshold(threshold)
+        return RowScorer(self, threshold)
 
     def _ask(self, rows: np.ndarray) -> np.ndarray:
         probability = np.empty(len(rows))
@@ -192,13 +194,15 @@ class StudentModel:
             probability[start : start + BLOCK_ROWS] = answer[:, self._column]
         # One comparison each way refuses NaN too.
         if len(rows) and not (probability.min() >= 0.0 and probability.max() <= 1.0):
-            raise ModelFileInvalid(
-                f"{self.path}: answers with values outside [0, 1]; train again with sqkit train-student",
-                path=str(self.path),
-            )
+            raise _no_probability(self.path)
         return probability
 
     def _as_rows(self, features: np.ndarray) -> np.ndarray:
+        self._require_columns(features)
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, and that is outside every range
+            return np.ascontiguousarray(features, dtype=np.float32)
+
+    def _require_columns(self, features: np.ndarray) -> None:
         columns = len(self._lowest)
         if features.ndim != 2 or features.shape[1] != columns:
             raise UsageError(
@@ -206,8 +210,6 @@ class StudentModel:
                 f"of {self.metadata['feature_set']}",
                 shape=features.shape,
             )
-        with np.errstate(over="ignore"):  # beyond float32 is infinity, and that is outside every range
-            return np.ascontiguousarray(features, dtype=np.float32)
 
     def _require_scores(self, path: Path) -> None:
         """One row through the graph: names, types and shapes are as this module expects."""
@@ -230,6 +232,77 @@ class StudentModel:
                 f"{path}: is no student ({problem}); train again with sqkit train-student", path=str(path)
             )
         self.probabilities(middle)
+
+
+class RowScorer:
+    """A student asked about one row at a time; made by `StudentModel.row_scorer`.
+
+    The buffers are bound to the graph once. What it says of a row has the bits that
+    `StudentModel.score_rows` gives the row in any matrix.
+    """
+
+    def __init__(self, model: StudentModel, threshold: float) -> None:
+        columns = len(model._lowest)
+        self.model = model
+        self.threshold = float(threshold)
+        self._columns = columns
+        self._features = np.zeros((1, columns))
+        self._row = self._features[0]
+        self._narrow = np.zeros((1, columns), dtype=np.float32)
+        self._answer = np.zeros((1, len(model.metadata["class_order"])), dtype=np.float32)
+        self._probability = np.zeros(1)
+        self._direction = np.zeros(1, dtype=np.int8)
+        self._reason = np.zeros(1, dtype=np.int8)
+        self._lowest, self._highest, self._column = model._lowest, model._highest, model._column
+        self._screen, self._call = screen(), call()
+        session = model._session
+        self._binding = session.io_binding()
+        self._binding.bind_input(
+            INPUT_NAME, "cpu", 0, np.float32, self._narrow.shape, self._narrow.ctypes.data
+        )
+        self._binding.bind_output(
+            OUTPUT_NAME, "cpu", 0, np.float32, self._answer.shape, self._answer.ctypes.data
+        )
+        self._run = session.run_with_iobinding
+
+    def score(self, features: np.ndarray) -> tuple[float, int, int]:
+        """Probability of up (NaN where not scored), direction and reason code of one row, floats (k,).
+
+        Raises
+        ------
+        UsageError
+            The number of features is not the feature set's.
+        ModelFileInvalid
+            The model answered with something that is no probability.
+        """
+        if features.shape != (self._columns,):
+            raise UsageError(
+                f"features of shape {features.shape}: {self.model.path} scores {self._columns} of "
+                f"{self.model.metadata['feature_set']}",
+                shape=features.shape,
+            )
+        self._row[:] = features
+        reason = self._reason
+        if not self._screen(self._features, self._lowest, self._highest, self._narrow, reason):
+            return math.nan, 0, int(reason[0])
+        self._run(self._binding)
+        probability = float(self._answer[0, self._column])
+        self._probability[0] = probability
+        if not self._call(self._probability, self.threshold, self._direction, reason):
+            raise _no_probability(self.model.path)
+        return probability, int(self._direction[0]), int(reason[0])
+
+
+def require_threshold(threshold: float) -> None:
+    """Refuse (UsageError) a confidence threshold outside [0.5, 1)."""
+    if not 0.5 <= threshold < 1.0:
+        raise UsageError(f"confidence threshold {threshold}: give at least 0.5 and below 1")
+
+
+def _no_probability(path: Path) -> ModelFileInvalid:
+    return ModelFileInvalid(
+        f"{path}: answers with values outside [0, 1]; train again with sqkit train-student", path=str(path)
+    )
 
 
 def open_session(data: bytes, path: Path | None = None) -> onnxruntime.InferenceSession:

@@ -6,13 +6,14 @@ settings against them: a decision made under other rules says nothing about what
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqkit.costs import fee_schedule
 from sqkit.files import sha256_columns, sha256_json
-from sqkit.records import iso_date
+from sqkit.records import iso_date, session_day
 from sqkit.sessions import MARKETS, load_sessions
 from sqkit.settings import PREFIX, Settings
 from sqkit.strategy import StrategyParameters
@@ -134,6 +135,30 @@ def runtime_differences(decided: Mapping[str, Any], today: Mapping[str, Any]) ->
         if said != given and not unused and not unknown:
             lines.append(_difference_line(name, said, given, strategy))
     return lines
+
+
+def decision_differences(
+    settings: Settings, about: Mapping[str, Any], checklist: Mapping[str, Any]
+) -> list[str]:
+    """What today's settings have otherwise than the decision about a model, one line each.
+
+    Parameters
+    ----------
+    about
+        The model's metadata.
+    checklist
+        The decision: its ``runtime`` and the last day of its ``validation_period`` count.
+    """
+    last_day = session_day(dt.date.fromisoformat(checklist["validation_period"]["end"]))
+    today = TradingRules.from_settings(
+        settings,
+        strategy=about["strategy"],
+        market=about["market"],
+        horizon_bars=about["horizon_bars"],
+        dead_zone=about["dead_zone"],
+        last_day=last_day,
+    )
+    return runtime_differences(checklist["runtime"], today.describe())
 
 
 _SETTINGS: Final = {

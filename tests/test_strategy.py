@@ -28,7 +28,7 @@ from sqkit.strategy import (
     rule_calls,
     run_strategy,
 )
-from sqkit.strategystep import RULE_MIN_STRENGTH
+from sqkit.strategystep import RULE_MIN_STRENGTH, TRADING, WARMING
 
 INTRADAY = StrategyParameters("intraday")
 SWING = StrategyParameters("swing", max_holding_sessions=10, allow_short=False)
@@ -147,7 +147,7 @@ def test_stream_and_batch_are_bit_identical(seed: int, strategy: str, broken: bo
     stream = StrategyStream(parameters)
     outs = np.array(
         [
-            stream.update(row, int(said), trading=i >= 60).copy()
+            stream.update(row, int(said), TRADING if i >= 60 else WARMING).copy()
             for i, (row, said) in enumerate(zip(rows, student, strict=True))
         ]
     )

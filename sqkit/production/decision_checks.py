@@ -30,10 +30,9 @@ from sqkit.production.boxes import BoxState
 from sqkit.production.env_file import pin_problem
 from sqkit.production.promotion_case import Advisory, Case
 from sqkit.production.slot_state import fold
-from sqkit.records import session_day
 from sqkit.settings import PREFIX
 from sqkit.student import StudentModel
-from sqkit.trading_rules import TradingRules, runtime_differences
+from sqkit.trading_rules import decision_differences
 
 TAG_TOLERANCE_DAYS: Final = 1.0
 """A version tag may be a time in any zone."""
@@ -118,17 +117,7 @@ def check_policy(case: Case) -> str:
 
 def check_runtime(case: Case) -> str:
     """Today's settings trade as the decision's did."""
-    about, checklist = case.model.metadata, case.checklist
-    last_day = session_day(dt.date.fromisoformat(checklist["validation_period"]["end"]))
-    today = TradingRules.from_settings(
-        case.settings,
-        strategy=about["strategy"],
-        market=about["market"],
-        horizon_bars=about["horizon_bars"],
-        dead_zone=about["dead_zone"],
-        last_day=last_day,
-    ).describe()
-    different = runtime_differences(checklist["runtime"], today)
+    different = decision_differences(case.settings, case.model.metadata, case.checklist)
     if different:
         raise DecisionStale(
             f"{case.folder_name(CHECKLIST_FILE)}: {'; '.join(different)}; set that as it was, or {_AGAIN}",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqkit.artifacts import APPROVALS_FILE, SIGNERS_FILE
+from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_FILE, SIGNERS_FILE
 from sqkit.audit_log import AUDIT_FILE, UNMANAGED
 from sqkit.chain import Entry
 from sqkit.errors import ApprovalVoid, ArtifactChanged, ReleaseDamaged, SignatureRefused
@@ -23,6 +23,7 @@ from sqkit.production.approval_book import parse_book
 from sqkit.production.approval_voices import verified_later
 from sqkit.production.archive import archived_file, archived_model
 from sqkit.production.audit import AuditLog
+from sqkit.production.halting import read_level, stricter
 from sqkit.production.release_proof import LIVE, NO_STUDENT, contradiction
 from sqkit.production.slot_state import ReleaseFact, SlotState, fold
 from sqkit.production.slots import Slot
@@ -51,6 +52,7 @@ def release_record(
         lines["promotion"] = numbers[release.entry["digest"]]
     return {
         "approvals": _archived_json(models_dir, release, APPROVALS_FILE),
+        "checklist": _archived_json(models_dir, release, CHECKLIST_FILE),
         "log_lines": lines,
         "model": release.model if release else None,
         "model_version": release.model_version if release else None,
@@ -86,12 +88,14 @@ class ServedRelease:
         Bytes of the model; None: no student, the baseline trades.
     digest, model_version, release
         Of the model and its archived release.
-    placed_by
-        The audit line that put it there.
+    placed_by, promotion
+        The audit lines that put it there, and that made the release.
     symbols
         What the approvals allow it to trade; None where no promotion says so.
-    halted
-        Whether a person halted the slot.
+    checklist
+        The decision: under which rules it was validated.
+    halt_level
+        How far a person halted the slot, by flag or log; None where nobody did.
     note
         Something that a person should know, such as that the production file is not the release's.
     """
@@ -101,9 +105,15 @@ class ServedRelease:
     model_version: str | None = None
     release: str | None = None
     placed_by: Mapping[str, Any] | None = None
+    promotion: Mapping[str, Any] | None = None
     symbols: tuple[str, ...] | None = None
-    halted: bool = False
+    halt_level: str | None = None
     note: str = ""
+
+    @property
+    def halted(self) -> bool:
+        """Whether a person halted the slot."""
+        return self.halt_level is not None
 
 
 def served_release(models_dir: Path, slot: Slot) -> ServedRelease:
@@ -119,21 +129,21 @@ def served_release(models_dir: Path, slot: Slot) -> ServedRelease:
     ReleaseDamaged
         The bytes are nowhere, or the record does not hold.
     """
-    halted = slot.halt_path.exists()
+    level = read_level(slot.halt_path)
     if (models_dir / AUDIT_FILE).exists():
         state = fold(AuditLog(models_dir, (slot.release_path,)).entries(), slot.name)
-        return _named_by_log(models_dir, slot, state, halted=halted or state.halted is not None)
+        return _named_by_log(models_dir, slot, state, stricter(level, state.halt_level))
     if slot.release_path.exists():
-        return _named_by_record(slot, halted=halted)
-    return ServedRelease(None, halted=halted, note=f"{slot.folder}: nothing was ever promoted here")
+        return _named_by_record(slot, level)
+    return ServedRelease(None, halt_level=level, note=f"{slot.folder}: nothing was ever promoted here")
 
 
-def _named_by_log(models_dir: Path, slot: Slot, state: SlotState, *, halted: bool) -> ServedRelease:
+def _named_by_log(models_dir: Path, slot: Slot, state: SlotState, level: str | None) -> ServedRelease:
     live = state.live
     if live is None:
-        return ServedRelease(None, placed_by=state.placed_by, halted=halted)
+        return ServedRelease(None, placed_by=state.placed_by, halt_level=level)
     if live.unmanaged:
-        return ServedRelease(None, placed_by=state.placed_by, halted=halted, note=_nobody_promoted(slot))
+        return ServedRelease(None, placed_by=state.placed_by, halt_level=level, note=_nobody_promoted(slot))
     data, note = production_bytes(slot), ""
     if data is None or sha256_bytes(data) != live.model:
         note = f"{slot.model_path}: is not the live release {live.described}; served from the archive, run sqkit doctor --fix"
@@ -150,12 +160,12 @@ def _named_by_log(models_dir: Path, slot: Slot, state: SlotState, *, halted: boo
         live.name,
         state.placed_by,
         None if symbols is None else tuple(symbols),
-        halted,
+        level,
         note,
     )
 
 
-def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
+def _named_by_record(slot: Slot, level: str | None) -> ServedRelease:
     """Model and record are two files: a reader between the two renames of a swap looks again."""
     until = time.monotonic() + _SWAP_SECONDS
     while True:
@@ -163,9 +173,9 @@ def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
         record = read_release(slot.release_path)
         if record["state"] != NO_STUDENT and record["promotion"]["kind"] == UNMANAGED:
             note = _nobody_promoted(slot)
-            return ServedRelease(None, placed_by=record["placed_by"], halted=halted, note=note)
+            return ServedRelease(None, placed_by=record["placed_by"], halt_level=level, note=note)
         if record["state"] == NO_STUDENT:
-            return ServedRelease(None, placed_by=record["placed_by"], halted=halted)
+            return ServedRelease(None, placed_by=record["placed_by"], halt_level=level)
         if data is not None and sha256_bytes(data) == record["model"]:
             promotion = record["promotion"]
             note = ""
@@ -178,7 +188,7 @@ def _named_by_record(slot: Slot, *, halted: bool) -> ServedRelease:
                 record["release"],
                 record["placed_by"],
                 tuple(promotion["symbols"]) if "symbols" in promotion else None,
-                halted,
+                level,
                 note,
             )
         if time.monotonic() >= until:

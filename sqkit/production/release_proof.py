@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqkit.artifacts import APPROVALS_FILE, SIGNERS_FILE
+from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_FILE, SIGNERS_FILE
 from sqkit.audit_log import PROMOTE, ROLLBACK, UNMANAGED, require_content
 from sqkit.chain import Entry
 from sqkit.errors import UsageError
@@ -18,7 +18,17 @@ LIVE: Final = "live"
 NO_STUDENT: Final = "none"
 
 _FIELDS: Final = {
-    *("approvals", "log_lines", "model", "model_version", "placed_by", "promotion", "release", "replaces"),
+    *(
+        "approvals",
+        "checklist",
+        "log_lines",
+        "model",
+        "model_version",
+        "placed_by",
+        "promotion",
+        "release",
+        "replaces",
+    ),
     *("schema_version", "signers", "slot", "state"),
 }
 
@@ -36,6 +46,7 @@ def contradiction(record: Any) -> str:
         return "placed_by and promotion are lines of two different releases"
     said = {
         "approvals": _file_digest(promotion, APPROVALS_FILE),
+        "checklist": _file_digest(promotion, CHECKLIST_FILE),
         "log_lines": True,
         "model": _model_of(promotion),
         "model_version": promotion.get("model_version", "") if promotion else None,
@@ -49,6 +60,7 @@ def contradiction(record: Any) -> str:
     found = {
         **{name: record[name] for name in said},
         "approvals": _json_digest(record["approvals"]),
+        "checklist": _json_digest(record["checklist"]),
         "log_lines": _in_order(record["log_lines"], placed_by == promotion, promotion is not None),
         "signers": _text_digest(record["signers"]),
     }

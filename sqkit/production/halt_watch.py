@@ -1,0 +1,63 @@
+"""Is the slot halted? Asked before every tick: the flag beside the model, and the audit log behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqkit.errors import SqkitError
+from sqkit.production.audit import AuditLog
+from sqkit.production.halting import read_level, stricter
+from sqkit.production.slot_state import fold
+
+
+class HaltWatch:
+    """The halt of one slot, for one engine.
+
+    Parameters
+    ----------
+    flag
+        ``halt.json`` beside the model; looked at every time.
+    models_dir, slot
+        Where the audit log lies, in which a halt stands whose flag could not be written.
+
+    Attributes
+    ----------
+    logged
+        The level at which the log halts, as it was last read.
+    """
+
+    def __init__(self, flag: Path, models_dir: Path, slot: str) -> None:
+        self._flag = str(flag)
+        self._path = flag
+        self._models_dir = models_dir
+        self._slot = slot
+        self._mark: tuple[int, int] | None = None
+        self._read: str | None = None
+        self.logged: str | None = None
+
+    def level(self) -> str | None:
+        """``student_off`` or ``no_new_entries``; None where nobody has halted the slot."""
+        if not os.access(self._flag, os.F_OK) and self.logged is None:
+            return None
+        return stricter(self._flagged(), self.logged)
+
+    def read_log(self) -> None:
+        """Read the log again: done beside the ticks, when it changes."""
+        try:
+            halted = fold(AuditLog(self._models_dir).entries(), self._slot).halted
+        except (SqkitError, OSError):
+            return  # it says nothing new; what it said before goes on
+        self.logged = None if halted is None else str(halted["level"])
+
+    def _flagged(self) -> str | None:
+        """The flag's level; it is read again when it is another file."""
+        try:
+            about = os.lstat(self._flag)
+        except OSError:
+            self._mark = None
+            return read_level(self._path)
+        mark = (about.st_ino, about.st_mtime_ns)
+        if mark != self._mark:
+            self._read, self._mark = read_level(self._path), mark
+        return self._read

@@ -1,0 +1,206 @@
+"""What an engine needs to go on after it was killed: every bar it used, and now and then its whole state.
+
+``bars-<session date>.journal`` gets one fixed-size entry a bar, written into memory that the kernel keeps: no
+call, nothing lost when the process is killed. ``state.json`` is a checkpoint that names how far the journals
+went. To go on: restore the checkpoint, then let the bars behind it pass again, with what the student said
+then. The folder is one engine's; `Journal.open` holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sqkit.errors import SqkitError
+from sqkit.files import canonical_json, parse_json, read_plain, sha256_bytes, write_bytes
+from sqkit.records import iso_date
+
+STATE_FILE: Final = "state.json"
+
+logger = logging.getLogger("sqkit.production.engine")
+
+_ENTRY: Final = struct.Struct("<IIqqddddddbbbbI")  # symbol, status, start, decided, prices, p, said, crc
+_SIZE: Final = _ENTRY.size
+_BODY: Final = _SIZE - 4
+_GROWTH: Final = 4096 * _SIZE
+_NAME: Final = re.compile(r"bars-(\d{4}-\d{2}-\d{2})\.journal")
+
+
+class JournalEntry(NamedTuple):
+    """One bar as it was used, and what was said of it."""
+
+    lane: int
+    status: int
+    start_ns: int
+    decided_ns: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    probability: float
+    direction: int
+    reason: int
+    mode: int
+    lock: int
+
+
+class Journal:
+    """The journals of one engine; made by `Journal.open`."""
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        self.folder = folder
+        self.lost = 0
+        self._lock = lock
+        self._day = -1
+        self._map: mmap.mmap | None = None
+        self._at = 0
+        self._size = 0
+        self._said = False
+        self._broken = False
+
+    @classmethod
+    def open(cls, folder: Path) -> Journal | None:
+        """The journal in a folder; None where another engine holds it, or nothing can be written there."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as problem:
+            _warn("%s: no state can be kept here (%s); a restart begins anew", folder, problem.strerror)
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            _warn(
+                "%s: another engine keeps its state here; this one keeps none, give it a Config.name", folder
+            )
+            return None
+        return cls(folder, handle)
+
+    def append(self, day: int, *entry: Any) -> bool:
+        """Keep one bar, fields of `JournalEntry`; False where it was lost."""
+        if day != self._day:
+            self._turn(day)
+        if self._at + _SIZE > self._size and not self._grow():
+            self.lost += 1
+            return False
+        memory = self._map
+        assert memory is not None
+        body = _ENTRY.pack(*entry, 0)
+        # The check comes with the entry: half of one never looks whole.
+        memory[self._at : self._at + _SIZE] = body[:_BODY] + zlib.crc32(body[:_BODY]).to_bytes(4, "little")
+        self._at += _SIZE
+        return True
+
+    @property
+    def position(self) -> tuple[str, int]:
+        """Session date of the newest journal, and how many entries it has."""
+        if self._day >= 0:
+            return iso_date(self._day), self._at // _SIZE
+        names = sorted(path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+        if not names:
+            return "", 0
+        return names[-1][5:15], sum(1 for _ in read_journal(self.folder / names[-1]))
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint.
+
+        Raises
+        ------
+        OutputError
+            The disk is full or read-only; the old checkpoint is untouched.
+        """
+        body = canonical_json(state, indent=None)
+        checked = {"digest": sha256_bytes(body.encode()), "state": state}
+        write_bytes(self.folder / STATE_FILE, canonical_json(checked, indent=None).encode(), alone=True)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """The checkpoint; None where there is none, or a damaged one."""
+        place = self.folder / STATE_FILE
+        if not place.exists():
+            return None
+        try:
+            kept = parse_json(read_plain(place), place)
+            state: dict[str, Any] = kept["state"]
+            if kept["digest"] != sha256_bytes(canonical_json(state, indent=None).encode()):
+                raise ValueError("its digest differs")
+        except (SqkitError, OSError, ValueError, KeyError, TypeError) as problem:
+            _warn("%s: cannot be read (%s); this engine begins anew", place, problem)
+            return None
+        return state
+
+    def entries(self, position: tuple[str, int] = ("", 0)) -> Iterator[JournalEntry]:
+        """Every bar behind a position, oldest first."""
+        date, count = position
+        for name in sorted(path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name)):
+            found = _NAME.fullmatch(name)
+            assert found is not None
+            if found[1] >= date:
+                yield from read_journal(self.folder / name, count if found[1] == date else 0)
+
+    def close(self) -> None:
+        """Cut the journal to its length and let go of the folder."""
+        self._release()
+        os.close(self._lock)
+
+    def _turn(self, day: int) -> None:
+        self._release()
+        self._day = day
+        self._broken = False
+        path = self.folder / f"bars-{iso_date(day)}.journal"
+        self._at = sum(_SIZE for _ in read_journal(path)) if path.exists() else 0
+        self._size = 0
+
+    def _grow(self) -> bool:
+        """Reserve room on the disk and map it: memory without room behind it would kill the process."""
+        if self._broken:
+            return False
+        path = self.folder / f"bars-{iso_date(self._day)}.journal"
+        size = self._at + _GROWTH
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                os.posix_fallocate(handle, 0, size)
+                memory = mmap.mmap(handle, size)
+            finally:
+                os.close(handle)
+        except (OSError, ValueError) as problem:
+            self._broken = True
+            _warn("%s: no room for bars (%s); a restart of this session begins anew", path, problem)
+            return False
+        if self._map is not None:
+            self._map.close()
+        self._map, self._size = memory, size
+        return True
+
+    def _release(self) -> None:
+        if self._map is None:
+            return
+        self._map.close()
+        self._map = None
+        with contextlib.suppress(OSError):
+            os.truncate(self.folder / f"bars-{iso_date(self._day)}.journal", self._at)
+
+
+def read_journal(path: Path, skip: int = 0) -> Iterator[JournalEntry]:
+    """The whole entries of one journal from number `skip` on; what a kill left unwritten is no entry."""
+    data = read_plain(path, follow=False)
+    for at in range(skip * _SIZE, len(data) - _SIZE + 1, _SIZE):
+        body = data[at : at + _BODY]
+        if zlib.crc32(body).to_bytes(4, "little") != data[at + _BODY : at + _SIZE] or not any(body):
+            return
+        yield JournalEntry(*_ENTRY.unpack_from(data, at)[:-1])
+
+
+def _warn(message: str, *values: Any) -> None:
+    logger.warning(message, *values, extra={"component": "engine"})

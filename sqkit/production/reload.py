@@ -1,0 +1,150 @@
+"""Watches a slot beside an engine: a release that changes is verified and warmed before anything switches.
+
+The work is done on a thread of its own, never inside a tick. It looks at the files that a promotion or a
+rollback changes, decides again what may be served (`admit`), builds the scorer and asks it a row. What comes
+out waits in `ready`; the engine takes it when its settings allow. Checkpoints are written here too.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sqkit.artifacts import RELEASE_FILE
+from sqkit.audit_log import AUDIT_FILE
+from sqkit.production.scorer import StudentScorer
+
+POLL_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scorer that is verified and warm, or a refusal.
+
+    Attributes
+    ----------
+    at_once
+        Whether a rollback put it there: nothing waits then.
+    """
+
+    scorer: StudentScorer
+    at_once: bool
+
+
+class SlotWatch:
+    """Keeps looking at a slot.
+
+    Parameters
+    ----------
+    models_dir, model_path
+        Where the audit log, and the slot's model, lie.
+    build
+        Makes a scorer of what may be served now.
+    served
+        What the engine serves, as `identity` says it, so that nothing is prepared twice.
+    read_log
+        Reads the audit log for whoever wants to know; called when anything changes.
+    """
+
+    def __init__(
+        self,
+        models_dir: Path,
+        model_path: Path,
+        build: Callable[[], StudentScorer],
+        served: Callable[[], tuple[str, str, str]],
+        read_log: Callable[[], None],
+    ) -> None:
+        self._places = (models_dir / AUDIT_FILE, model_path.with_name(RELEASE_FILE), model_path)
+        self._build = build
+        self._served = served
+        self._read_log = read_log
+        read_log()
+        self._seen = self._look()
+        self._tasks: list[Callable[[], Any]] = []
+        self._wake = threading.Event()
+        self._stop = False
+        self._thread: threading.Thread | None = None
+        self.failures = 0
+        self.ready: Prepared | None = None
+
+    def start(self) -> None:
+        """Begin to look, on a thread that ends with the process."""
+        self._thread = threading.Thread(target=self._run, name="sqkit-slot-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Do what waits, and end."""
+        self._stop = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._do_tasks()
+
+    def later(self, task: Callable[[], Any]) -> None:
+        """Do something on the watch's thread, such as writing a checkpoint."""
+        self._tasks.append(task)
+        self._wake.set()
+
+    def check(self) -> bool:
+        """Look now; True where something changed and `ready` was renewed."""
+        seen = self._look()
+        if seen == self._seen:
+            return False
+        self._read_log()
+        scorer = self._build()
+        if self._look() != seen:  # a change is under way: look again when it is over
+            return False
+        self._seen = seen
+        if identity(scorer) == self._served():
+            self.ready = None
+            return False
+        warm(scorer)
+        self.ready = Prepared(scorer, scorer.admission.by_rollback)
+        return True
+
+    def _run(self) -> None:
+        while not self._stop:
+            self._wake.wait(POLL_SECONDS)
+            self._wake.clear()
+            self._do_tasks()
+            try:
+                self.check()
+            except Exception:  # noqa: BLE001 - whatever it is, the engine goes on with what it has
+                self.failures += 1
+
+    def _do_tasks(self) -> None:
+        while self._tasks:
+            self._tasks.pop(0)()
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_mark(place) for place in self._places)
+
+
+def _mark(place: Path) -> tuple[int, int, int] | None:
+    try:
+        about = os.stat(place)
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def identity(scorer: StudentScorer) -> tuple[str, str, str]:
+    """What is served: digest, release, and why not."""
+    return scorer.digest if scorer.ready else "", scorer.admission.release_name, scorer.refusal
+
+
+def warm(scorer: StudentScorer) -> None:
+    """Ask a scorer a few rows, so that its first real one is as quick as the others."""
+    if scorer.feature_set is None or not scorer.ready:
+        return
+    model = scorer.admission.model
+    assert model is not None
+    middle = np.array(model.metadata["feature_ranges"]).mean(axis=1)
+    for _ in range(20):
+        scorer.score_codes(middle)

@@ -1,0 +1,232 @@
+"""Stored bars through the live engine, one after the other as a feed would deliver them.
+
+``sqkit replay`` and the validation call this. In: series, a window, what to score with. Out: for each
+symbol what the engine saw and did, in the form in which a backtest keeps it, so that both can be held
+against each other (`sqkit.research.parity`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sqkit.bars import CLOSE, HIGH, LOW, OPEN, VOLUME, Bar, BarArrays
+from sqkit.production.admission import Admission
+from sqkit.production.engine import Config, Engine
+from sqkit.production.engine_time import SetClock
+from sqkit.production.scorer import StudentScorer
+from sqkit.records import DIRECTIONS, PREDICTION_FIELDS, REASON_CODES, SOURCES, TRADE_FIELDS
+from sqkit.settings import Settings
+from sqkit.student import StudentModel
+
+DIRECTION_CODES: Final = {word: code for code, word in DIRECTIONS.items()}
+SOURCE_CODES: Final = {word: code for code, word in SOURCES.items()}
+COMPARED: Final = tuple(name for name in PREDICTION_FIELDS if name != "outcome")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What the engine did with one symbol.
+
+    Attributes
+    ----------
+    bars
+        How many of the window's bars went through, from its first one on.
+    features
+        float64 (bars, k), what the student was asked with.
+    predictions
+        Columns of `records.PREDICTION_FIELDS` but the outcome.
+    trades
+        Columns of `records.TRADE_FIELDS`; a position still open stands last.
+    cash, quantity
+        Of the paper book, at the end.
+    """
+
+    symbol: str
+    bars: int
+    features: np.ndarray
+    predictions: dict[str, np.ndarray]
+    trades: dict[str, np.ndarray]
+    cash: float
+    quantity: int
+
+
+class _Collected:
+    """Keeps records in memory instead of writing them."""
+
+    lost = 0
+
+    def __init__(self, symbols: Mapping[str, BarArrays]) -> None:
+        self.decisions: dict[str, list[tuple[Any, ...]]] = {symbol: [] for symbol in symbols}
+        self.features: dict[str, list[np.ndarray]] = {symbol: [] for symbol in symbols}
+        self.refused: list[dict[str, Any]] = []
+
+    def write(self, session_day: int, record: dict[str, Any]) -> bool:
+        if record["event"] == "prediction":
+            symbol = record["symbol"]
+            self.features[symbol].append(np.array(record["features"], dtype=np.float64))
+            self.decisions[symbol].append(
+                (
+                    session_day,
+                    DIRECTION_CODES[record["student_prediction"]],
+                    record["student_probability_up"],
+                    record["student_confidence"],
+                    REASON_CODES[record["reason"]],
+                    SOURCE_CODES[record["prediction_source"]],
+                    DIRECTION_CODES[record["baseline_direction"]],
+                    record["baseline_strength"],
+                    record["strength"],
+                    record["target"],
+                )
+            )
+        elif record["event"] == "bar_refused":
+            self.refused.append(record)
+        return True
+
+    def event(self, record: dict[str, Any]) -> bool:
+        return True
+
+    def close(self) -> None:
+        return None
+
+
+def replay_model(
+    model: StudentModel,
+    bars: Mapping[str, BarArrays],
+    first_day: int,
+    last_day: int,
+    settings: Settings,
+    *,
+    now_ns: int,
+    most_bars: int | None = None,
+    root: Path = Path(),
+) -> dict[str, Replayed]:
+    """A model that needs no release, over the bars of a window; nothing is written.
+
+    Parameters
+    ----------
+    bars
+        Series by symbol; bars before the window warm the engine.
+    now_ns
+        The time for the model's age, UTC nanoseconds: that of the validation.
+    most_bars
+        Each symbol ends after so many bars of the window; None: all.
+    """
+    about = model.metadata
+    config = Config(
+        about["strategy"], tuple(bars), interval=about["interval"], calendar=about["market"], name="replay"
+    )
+    admission = Admission(model, "", "", "replay", root / "replay" / "student_model.onnx")
+    scorer = StudentScorer(settings, about["strategy"], now_ns=lambda: now_ns, admission=admission)
+    sink, clock = _Collected(bars), SetClock()
+    trades: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in bars}
+    engine = Engine(
+        config,
+        settings,
+        root=root,
+        clock=clock,
+        scorer=scorer,
+        challengers=(),
+        sink=sink,
+        on_trade=lambda event, symbol, trade: (
+            trades[symbol].append(trade) if event == "trade_closed" else None
+        ),
+        keep_state=False,
+        watch=False,
+    )
+    starts = {symbol: series.window(first_day, last_day)[0] for symbol, series in bars.items()}
+    stops = {symbol: series.window(first_day, last_day)[1] for symbol, series in bars.items()}
+    if most_bars is not None:
+        stops = {symbol: min(stop, starts[symbol] + most_bars) for symbol, stop in stops.items()}
+    engine.warm_up({symbol: series.slice(0, starts[symbol]) for symbol, series in bars.items()})
+    for bar, available in delivered({s: one.slice(starts[s], stops[s]) for s, one in bars.items()}):
+        clock.set_ns = available
+        engine.process_tick(bar)
+    done = {symbol: _gathered(symbol, bars, starts[symbol], sink, trades[symbol], engine) for symbol in bars}
+    engine.close()
+    return done
+
+
+def delivered(bars: Mapping[str, BarArrays]) -> Iterator[tuple[Bar, int]]:
+    """Bars of several series as a feed delivers them, each with the instant at which it is finished.
+
+    In order of that instant; bars of one instant in the order of the symbols.
+    """
+    symbols = list(bars)
+    which = np.concatenate([np.full(len(bars[name]), i) for i, name in enumerate(symbols)])
+    where = np.concatenate([np.arange(len(bars[name])) for name in symbols])
+    instants = np.concatenate([bars[name].available_ns for name in symbols])
+    stamp_ns, stamp = -1, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    for place in np.lexsort((which, instants)):
+        series, at = bars[symbols[which[place]]], int(where[place])
+        if series.timestamp_ns[at] != stamp_ns:
+            stamp_ns = int(series.timestamp_ns[at])
+            stamp = dt.datetime.fromtimestamp(stamp_ns // 1_000_000_000, dt.UTC) + dt.timedelta(
+                microseconds=stamp_ns % 1_000_000_000 // 1000
+            )
+        row = series.rows[at].tolist()
+        volume = None if row[VOLUME] != row[VOLUME] else row[VOLUME]
+        bar = Bar(series.symbol, stamp, row[OPEN], row[HIGH], row[LOW], row[CLOSE], volume)
+        yield bar, int(instants[place])
+
+
+def _gathered(
+    symbol: str,
+    bars: Mapping[str, BarArrays],
+    start: int,
+    sink: _Collected,
+    closed: list[dict[str, Any]],
+    engine: Engine,
+) -> Replayed:
+    decisions, series = sink.decisions[symbol], bars[symbol]
+    count = len(decisions)
+    columns = list(zip(*decisions, strict=True)) if decisions else [[] for _ in range(len(COMPARED) - 1)]
+    predictions = {"bar_time": series.timestamp_ns[start : start + count]}
+    for name, column in zip(COMPARED[1:], columns, strict=True):
+        predictions[name] = np.array(column, dtype=PREDICTION_FIELDS[name])
+    book = engine.paper_book(symbol)
+    trades = [*closed, *([book.open_trade] if book.open_trade else [])]
+    return Replayed(
+        symbol,
+        count,
+        np.array(sink.features[symbol]),
+        predictions,
+        {name: np.array([one[name] for one in trades], dtype=kind) for name, kind in TRADE_FIELDS.items()},
+        book.cash,
+        book.quantity,
+    )
+
+
+def replay_feed(
+    engine: Engine,
+    clock: SetClock,
+    bars: Mapping[str, BarArrays],
+    *,
+    speed: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Deliver series to an engine as a live feed would; how many bars it took.
+
+    Parameters
+    ----------
+    speed
+        So many times as fast as the market; None: as fast as possible.
+    """
+    count, last = 0, None
+    for bar, available in delivered(bars):
+        if speed and last is not None and available > last:
+            sleep((available - last) / 1e9 / speed)
+        last = available
+        clock.set_ns = available
+        engine.process_tick(bar)
+        count += 1
+    return count
+
+
+__all__ = ["Replayed", "delivered", "replay_feed", "replay_model"]

@@ -1,0 +1,131 @@
+"""Who speaks in an engine: the student that is served, and the challengers beside it.
+
+A release that changes is prepared beside the ticks (`sqkit.production.reload`) and taken here when the settings
+allow: before the next open, when all is flat, or at once; a rollback always at once. The old student stays when
+a promoted one cannot be served; after a rollback it never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from sqkit.features import FeatureSet, student_set
+from sqkit.production.admission import Admission, admit
+from sqkit.production.engine_config import Config
+from sqkit.production.engine_log import EngineLog, served
+from sqkit.production.halt_watch import HaltWatch
+from sqkit.production.reload import SlotWatch, identity
+from sqkit.production.scorer import StudentScorer
+from sqkit.settings import Settings
+from sqkit.student import StudentModel
+
+WARN_SESSIONS = 10
+"""So many sessions before a model is too old this is said."""
+
+
+class Serving:
+    """The student of one engine.
+
+    Attributes
+    ----------
+    scorer
+        What is served now.
+    challengers
+        Students that are asked on the same bars, recorded, and trade nothing.
+    watch
+        Looks at the slot beside the ticks; a student it has prepared waits in ``watch.ready``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        settings: Settings,
+        root: Path,
+        now_ns: Callable[[], int],
+        scorer: StudentScorer | None,
+        challengers: Iterable[StudentScorer] | None,
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._root = root
+        self._now_ns = now_ns
+        self.scorer = scorer or self._build()
+        self.challengers = list(self._configured() if challengers is None else challengers)
+        slot = self.scorer.admission
+        models_dir = root / settings.data_dir / "models"
+        self.halts = HaltWatch(slot.path.with_name("halt.json"), models_dir, slot.slot)
+        self.watch = SlotWatch(
+            models_dir, slot.path, self._build, lambda: identity(self.scorer), self.halts.read_log
+        )
+
+    def feature_sets(self) -> list[FeatureSet]:
+        """What has to be computed: the served student's set first; nothing where none will ever be asked."""
+        sets = [one.feature_set for one in self.challengers if one.feature_set is not None]
+        if self.scorer.refusal == "disabled":
+            return sets
+        # Without a student the strategy's own set is kept warm: one may come.
+        return [self.scorer.feature_set or student_set(self._config.strategy), *sets]
+
+    def take_ready(self, log: EngineLog, *, new_session: bool, flat: Callable[[], bool]) -> bool:
+        """Serve what was prepared, if it is time for it; whether another student is served now."""
+        prepared = self.watch.ready
+        if prepared is None:
+            return False
+        when = self._settings.student_model_reload
+        if not (new_session or prepared.at_once or when == "immediate" or (when == "flat" and flat())):
+            return False
+        self.watch.ready = None
+        fresh, before = prepared.scorer, self.scorer
+        log.loading(fresh.admission, fresh.version)
+        gone = prepared.at_once or fresh.refusal in ("no_student", "disabled")
+        if before.ready and not fresh.ready and not gone:
+            log.event("reload_failed", self._now_ns(), **served(fresh), kept=before.digest)
+            return False
+        self.scorer = fresh
+        log.event("reload", self._now_ns(), **served(fresh), replaced=before.digest or None)
+        return True
+
+    def warn_of_age(self, log: EngineLog, day: int, shift: Callable[[int, int], int]) -> None:
+        """Say that the student will be too old within ten sessions."""
+        left = self.scorer.days_left() if self.scorer.ready else None
+        if left is not None and 0 <= left <= shift(day, WARN_SESSIONS) - day:
+            log.once(
+                f"age {day}",
+                "Student model %s is too old in %d days; train and validate a new one",
+                self.scorer.version,
+                left,
+            )
+
+    def _build(self) -> StudentScorer:
+        config = self._config
+        admission = admit(
+            self._settings,
+            config.strategy,
+            root=self._root,
+            interval=config.interval,
+            market=config.calendar,
+        )
+        return StudentScorer(
+            self._settings, config.strategy, root=self._root, now_ns=self._now_ns, admission=admission
+        )
+
+    def _configured(self) -> list[StudentScorer]:
+        paths = [path.strip() for path in self._settings.student_challenger_path.split(",")]
+        return [
+            challenger(self._settings, self._root / path, self._config.strategy, self._now_ns)
+            for path in paths
+            if path
+        ]
+
+
+def challenger(settings: Settings, path: Path, strategy: str, now_ns: Callable[[], int]) -> StudentScorer:
+    """A student that is asked beside the one that is served, from its file; it needs no release."""
+    try:
+        model = StudentModel.load(path)
+        wrong = model.metadata["strategy"] != strategy
+        said = f"made for {model.metadata['strategy']}, not {strategy}" if wrong else ""
+        admission = Admission(model, "strategy_mismatch" if wrong else "", said, "challenger", path)
+    except Exception as problem:  # noqa: BLE001 - a challenger that cannot be loaded stops nothing
+        admission = Admission(None, "error", str(problem), "challenger", path, problem=problem)
+    return StudentScorer(settings, strategy, now_ns=now_ns, admission=admission)
