@@ -19,7 +19,7 @@ import sys
 
 from cyclopts import CycloptsError
 
-from sqkit.cli import approving, auditing, bars, checking, guarding, judging, promoting, reading, training
+from sqkit.cli import approving, auditing, bars, checking, engine, guarding, judging, promoting, reading, training
 from sqkit.cli.words import app
 from sqkit.errors import UNEXPECTED, SqkitError, unexpected
 from sqkit.leaving import leave
@@ -31,6 +31,7 @@ __all__ = [
     "auditing",
     "bars",
     "checking",
+    "engine",
     "guarding",
     "judging",
     "main",

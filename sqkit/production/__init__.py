@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sqkit.production.engine import Engine
+    from sqkit.production.engine_config import Config
     from sqkit.production.promoter import (
         DegradationAlert,
         Promoted,
@@ -19,22 +21,39 @@ if TYPE_CHECKING:
         StudentModelPromoter,
     )
     from sqkit.production.release import ServedRelease, served_release
+    from sqkit.production.scorer import Score, StudentScorer
+    from sqkit.production.signals import Order, Signal
 
 __all__ = [
+    "Config",
     "DegradationAlert",
+    "Engine",
+    "Order",
     "Promoted",
     "PromotionValidationResult",
     "RollbackAdvice",
     "RolledBack",
+    "Score",
     "ServedRelease",
+    "Signal",
     "StudentModelPromoter",
+    "StudentScorer",
     "served_release",
 ]
 
-_RELEASE = ("ServedRelease", "served_release")
+_ELSEWHERE = {
+    "Config": "engine_config",
+    "Engine": "engine",
+    "Order": "signals",
+    "Score": "scorer",
+    "ServedRelease": "release",
+    "Signal": "signals",
+    "StudentScorer": "scorer",
+    "served_release": "release",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'release' if name in _RELEASE else 'promoter'}"), name)
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'promoter')}"), name)

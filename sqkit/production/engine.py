@@ -49,6 +49,7 @@ from sqkit.records import (
     REASON_CODES,
     REASONS,
     SOURCES,
+    iso_date,
 )
 from sqkit.sessions import SessionCursor, load_sessions
 from sqkit.settings import Settings
@@ -92,7 +93,7 @@ class Engine:
     --------
     ::
 
-        with Engine(Config("intraday", ("RELIANCE", "TCS")), Settings()) as engine:
+        with Engine(Config("intraday", ("AAPL", "MSFT")), Settings()) as engine:
             engine.warm_up(history)
             for bar in feed:
                 signal = engine.process_tick(bar)
@@ -470,6 +471,7 @@ class Engine:
         self._debug = logger.isEnabledFor(logging.DEBUG)
         self._take_ready(new_session=True)
         self._serving.warn_of_age(self.log, day, self._table.shift)
+        self.log.event("session", self._clock.now_ns(), **served(self.scorer), session_date=iso_date(day))
         if not first:
             self.checkpoint()
 
@@ -538,6 +540,7 @@ class Engine:
             **served(scorer),
             challengers=[one.digest for one in self._serving.challengers],
             dry_run=self.config.dry_run,
+            feature_names={features.name: list(features.columns) for features in sets},
             interval=self.config.interval,
             market=self.config.calendar,
             restored_bars=passed,

@@ -24,6 +24,8 @@ from sqkit.settings import Settings
 logger = logging.getLogger("sqkit.production.engine")
 COMPONENT: Final = {"component": "engine"}
 
+_MOST_CAUSES: Final = 5_000
+
 
 def settings_digest(settings: Settings) -> str:
     """SHA-256 over every setting but secrets."""
@@ -59,16 +61,14 @@ class EngineLog:
 
     def once(self, cause: str, message: str, *values: Any, level: int = logging.WARNING) -> bool:
         """Log a cause the first time and count it every time; whether it was the first."""
+        if len(self.counts) >= _MOST_CAUSES and cause not in self.counts:
+            cause = "others"
         self.counts[cause] += 1
         if cause in self._said:
             return False
         self._said.add(cause)
         logger.log(level, message, *values, extra=COMPONENT)
         return True
-
-    def again(self, cause: str) -> None:
-        """The next time a cause is logged anew."""
-        self._said.discard(cause)
 
     def loading(self, admission: Admission, version: str) -> None:
         """What came of loading the student."""
@@ -134,10 +134,8 @@ class EngineLog:
 def served(scorer: StudentScorer) -> dict[str, Any]:
     """What an engine serves, for its events: the digest that scores, whatever lies on the disk."""
     ready = scorer.ready
-    features = scorer.feature_set
     return {
-        "feature_names": list(features.columns) if ready and features else [],
-        "feature_set": features.name if ready and features else None,
+        "feature_set": scorer.feature_set.name if ready and scorer.feature_set else None,
         "model_digest": scorer.digest if ready else None,
         "model_version": scorer.version if ready else None,
         "note": scorer.note,

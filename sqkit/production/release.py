@@ -107,6 +107,7 @@ class ServedRelease:
     placed_by: Mapping[str, Any] | None = None
     promotion: Mapping[str, Any] | None = None
     symbols: tuple[str, ...] | None = None
+    checklist: Mapping[str, Any] | None = None
     halt_level: str | None = None
     note: str = ""
 
@@ -159,7 +160,9 @@ def _named_by_log(models_dir: Path, slot: Slot, state: SlotState, level: str | N
         live.model_version,
         live.name,
         state.placed_by,
+        live.entry,
         None if symbols is None else tuple(symbols),
+        _archived_json(models_dir, live, CHECKLIST_FILE),
         level,
         note,
     )
@@ -187,7 +190,9 @@ def _named_by_record(slot: Slot, level: str | None) -> ServedRelease:
                 record["model_version"],
                 record["release"],
                 record["placed_by"],
+                promotion,
                 tuple(promotion["symbols"]) if "symbols" in promotion else None,
+                record["checklist"],
                 level,
                 note,
             )

@@ -7,7 +7,6 @@ out waits in `ready`; the engine takes it when its settings allow. Checkpoints a
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ class SlotWatch:
 
 def _mark(place: Path) -> tuple[int, int, int] | None:
     try:
-        about = os.stat(place)
+        about = place.stat()
     except OSError:
         return None
     return about.st_ino, about.st_size, about.st_mtime_ns

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,15 +37,17 @@ class Replayed:
     Attributes
     ----------
     bars
-        How many of the window's bars went through, from its first one on.
+        How many of the window's bars the engine decided on.
     features
-        float64 (bars, k), what the student was asked with.
+        float64 (bars, k), what the student was asked with; NaN where their step failed.
     predictions
         Columns of `records.PREDICTION_FIELDS` but the outcome.
     trades
         Columns of `records.TRADE_FIELDS`; a position still open stands last.
     cash, quantity
         Of the paper book, at the end.
+    refused
+        Bars that the engine did not use: start in UTC nanoseconds, and the status that says why.
     """
 
     symbol: str
@@ -55,6 +57,7 @@ class Replayed:
     trades: dict[str, np.ndarray]
     cash: float
     quantity: int
+    refused: dict[int, str] = field(default_factory=dict)
 
 
 class _Collected:
@@ -64,15 +67,17 @@ class _Collected:
 
     def __init__(self, symbols: Mapping[str, BarArrays]) -> None:
         self.decisions: dict[str, list[tuple[Any, ...]]] = {symbol: [] for symbol in symbols}
-        self.features: dict[str, list[np.ndarray]] = {symbol: [] for symbol in symbols}
+        self.features: dict[str, list[np.ndarray | None]] = {symbol: [] for symbol in symbols}
         self.refused: list[dict[str, Any]] = []
 
     def write(self, session_day: int, record: dict[str, Any]) -> bool:
         if record["event"] == "prediction":
             symbol = record["symbol"]
-            self.features[symbol].append(np.array(record["features"], dtype=np.float64))
+            features = record["features"]
+            self.features[symbol].append(None if features is None else features.copy())
             self.decisions[symbol].append(
                 (
+                    _nanoseconds(record["bar_time"]),
                     session_day,
                     DIRECTION_CODES[record["student_prediction"]],
                     record["student_probability_up"],
@@ -148,9 +153,16 @@ def replay_model(
     for bar, available in delivered({s: one.slice(starts[s], stops[s]) for s, one in bars.items()}):
         clock.set_ns = available
         engine.process_tick(bar)
-    done = {symbol: _gathered(symbol, bars, starts[symbol], sink, trades[symbol], engine) for symbol in bars}
+    width = len(model.feature_set.columns)
+    done = {symbol: _gathered(symbol, sink, width, trades[symbol], engine) for symbol in bars}
     engine.close()
     return done
+
+
+def version_ns(version: str) -> int:
+    """The time that a version tag names, UTC nanoseconds: a clock under which its model has no age."""
+    made = dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC)
+    return int(made.timestamp()) * 1_000_000_000
 
 
 def delivered(bars: Mapping[str, BarArrays]) -> Iterator[tuple[Bar, int]]:
@@ -176,30 +188,35 @@ def delivered(bars: Mapping[str, BarArrays]) -> Iterator[tuple[Bar, int]]:
         yield bar, int(instants[place])
 
 
+def _nanoseconds(instant: str) -> int:
+    """UTC nanoseconds of an instant as telemetry writes it."""
+    return int(np.datetime64(instant.removesuffix("Z").removesuffix("+00:00"), "ns").astype(np.int64))
+
+
 def _gathered(
-    symbol: str,
-    bars: Mapping[str, BarArrays],
-    start: int,
-    sink: _Collected,
-    closed: list[dict[str, Any]],
-    engine: Engine,
+    symbol: str, sink: _Collected, width: int, closed: list[dict[str, Any]], engine: Engine
 ) -> Replayed:
-    decisions, series = sink.decisions[symbol], bars[symbol]
-    count = len(decisions)
-    columns = list(zip(*decisions, strict=True)) if decisions else [[] for _ in range(len(COMPARED) - 1)]
-    predictions = {"bar_time": series.timestamp_ns[start : start + count]}
-    for name, column in zip(COMPARED[1:], columns, strict=True):
-        predictions[name] = np.array(column, dtype=PREDICTION_FIELDS[name])
+    decisions = sink.decisions[symbol]
+    columns = list(zip(*decisions, strict=True)) if decisions else [() for _ in COMPARED]
+    predictions = {
+        name: np.array(column, dtype=PREDICTION_FIELDS[name])
+        for name, column in zip(COMPARED, columns, strict=True)
+    }
+    features = np.full((len(decisions), width), np.nan)
+    for row, found in zip(features, sink.features[symbol], strict=True):
+        if found is not None:
+            row[:] = found
     book = engine.paper_book(symbol)
     trades = [*closed, *([book.open_trade] if book.open_trade else [])]
     return Replayed(
         symbol,
-        count,
-        np.array(sink.features[symbol]),
+        len(decisions),
+        features,
         predictions,
         {name: np.array([one[name] for one in trades], dtype=kind) for name, kind in TRADE_FIELDS.items()},
         book.cash,
         book.quantity,
+        {_nanoseconds(one["bar_time"]): one["bar_status"] for one in sink.refused if one["symbol"] == symbol},
     )
 
 
@@ -229,4 +246,4 @@ def replay_feed(
     return count
 
 
-__all__ = ["Replayed", "delivered", "replay_feed", "replay_model"]
+__all__ = ["Replayed", "delivered", "replay_feed", "replay_model", "version_ns"]

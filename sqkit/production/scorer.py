@@ -3,7 +3,7 @@
 An engine of one's own needs nothing else::
 
     scorer = StudentScorer(Settings(), "intraday")
-    score = scorer.score(features, symbol="RELIANCE")
+    score = scorer.score(features, symbol="MSFT")
 
 Loading never raises either: a scorer that may not speak says why in `refusal`, and every score it gives is
 FLAT with that reason. What it loads is decided in `sqkit.production.admission`.

@@ -1,0 +1,199 @@
+"""What engines served: folded from their own files, ``data/telemetry/engines/*.jsonl``.
+
+The audit log says what was promoted; this says what scored. Where they differ, somebody should look:
+``sqkit status`` and ``sqkit history --at`` show both. In: the telemetry folder. Out: one `EngineRun` a file,
+each a list of what it served from when to when. A line that cannot be read is left out and counted.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqkit.files import read_plain
+from sqkit.production.telemetry import ENGINES_FOLDER, host_name
+
+_SERVING: Final = ("start", "reload", "session", "stop")
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one engine served from one instant to another.
+
+    Attributes
+    ----------
+    since, until
+        UTC; `until` is None for what it served last.
+    digest, version, release
+        Of the model; None while the baseline traded alone.
+    refusal
+        Why it did.
+    """
+
+    since: dt.datetime
+    until: dt.datetime | None
+    digest: str | None
+    version: str | None
+    release: str | None
+    refusal: str | None
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """One engine from its start to its end.
+
+    Attributes
+    ----------
+    stopped
+        When it said that it stopped; None for one that runs, or was killed.
+    heard
+        When it last said anything.
+    spans
+        What it served, oldest first.
+    halted
+        The level at which it is halted, as it last said.
+    unreadable
+        Lines of its file that are no events.
+    """
+
+    engine: str
+    slot: str
+    strategy: str
+    host: str
+    pid: int
+    started: dt.datetime
+    stopped: dt.datetime | None
+    heard: dt.datetime
+    session: str | None
+    settings_digest: str
+    spans: tuple[Served, ...]
+    halted: str | None
+    unreadable: int
+
+    @property
+    def running(self) -> bool | None:
+        """Whether it runs; None for one of another machine that has not said that it stopped."""
+        if self.stopped is not None:
+            return False
+        if self.host != host_name():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def at(self, instant: dt.datetime) -> Served | None:
+        """What it served then; None before it started and after it was last heard of."""
+        end = self.stopped or (None if self.running else self.heard)
+        if end is not None and instant >= end:
+            return None
+        found = [span for span in self.spans if span.since <= instant]
+        return found[-1] if found else None
+
+
+def engine_runs(telemetry: Path) -> list[EngineRun]:
+    """Every engine that ever wrote here, by its start."""
+    folder = telemetry / ENGINES_FOLDER
+    if not folder.is_dir():
+        return []
+    runs = [_run(path) for path in sorted(folder.glob("*.jsonl"))]
+    return sorted((run for run in runs if run is not None), key=lambda run: run.started)
+
+
+def served_at(runs: Iterable[EngineRun], slot: str, instant: dt.datetime) -> list[tuple[EngineRun, Served]]:
+    """Who served what in a slot at an instant."""
+    found = ((run, run.at(instant)) for run in runs if run.slot == slot)
+    return [(run, span) for run, span in found if span is not None]
+
+
+def _run(path: Path) -> EngineRun | None:
+    try:
+        lines = read_plain(path, follow=False).splitlines()
+    except OSError:
+        return None
+    events, unreadable = [], 0
+    for line in lines:
+        event = _event(line)
+        if event is None:
+            unreadable += bool(line.strip())
+        else:
+            events.append(event)
+    started = [event for event in events if event["event"] == "start"]
+    if not started:
+        return None
+    first, last = started[0], events[-1]
+    sessions = [event["session_date"] for event in events if event["event"] == "session"]
+    halts = [event for event in events if event["event"] in ("halt", "resume")]
+    try:
+        return EngineRun(
+            engine=first["engine"],
+            slot=first["slot"],
+            strategy=first["strategy"],
+            host=first["host"],
+            pid=int(first["pid"]),
+            started=first["at"],
+            stopped=last["at"] if last["event"] == "stop" else None,
+            heard=last["at"],
+            session=sessions[-1] if sessions else None,
+            settings_digest=first["settings_digest"],
+            spans=_spans(events),
+            halted=halts[-1].get("level") if halts else None,
+            unreadable=unreadable,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event: dict[str, Any] = json.loads(line)
+        event["at"] = dt.datetime.fromisoformat(event["at"])
+        return event if isinstance(event["event"], str) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _spans(events: list[dict[str, Any]]) -> tuple[Served, ...]:
+    """What was served, each time from when to when; the same again is no new time."""
+    spans: list[Served] = []
+    for event in events:
+        if event["event"] not in _SERVING:
+            continue
+        if event["event"] == "stop":
+            break
+        now = _served(event)
+        if spans and _same(spans[-1], now):
+            continue
+        if spans:
+            spans[-1] = _until(spans[-1], now.since)
+        spans.append(now)
+    if spans and events[-1]["event"] == "stop":
+        spans[-1] = _until(spans[-1], events[-1]["at"])
+    return tuple(spans)
+
+
+def _served(event: Mapping[str, Any]) -> Served:
+    return Served(
+        event["at"],
+        None,
+        event.get("model_digest"),
+        event.get("model_version"),
+        event.get("release"),
+        event.get("refusal"),
+    )
+
+
+def _same(one: Served, other: Served) -> bool:
+    return (one.digest, one.release, one.refusal) == (other.digest, other.release, other.refusal)
+
+
+def _until(span: Served, until: dt.datetime) -> Served:
+    return Served(span.since, until, span.digest, span.version, span.release, span.refusal)
