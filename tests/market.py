@@ -17,6 +17,7 @@ import pandas as pd
 from sqkit.artifacts import VALIDATION_ARTIFACTS
 from sqkit.bars import BarArrays, make_bar_arrays
 from sqkit.checklist import Policy
+from sqkit.production.replay import replay_model
 from sqkit.records import iso_date
 from sqkit.research.backtest import ValidationBacktest, Window
 from sqkit.research.decision import decide
@@ -169,7 +170,8 @@ def validate(
 ) -> ValidationBacktest:
     """Plan and run a validation of a student; every artifact goes to `output`."""
     settings = settings or settings_of(output.with_name(f"{output.name}@home"))
-    return run_validation(plan_validation(str(market.students[kind]), settings=settings, **plan), output)
+    asked = plan_validation(str(market.students[kind]), settings=settings, **plan)
+    return run_validation(asked, output, replay=replay_model)
 
 
 def policy_of(**changes: Any) -> Policy:

@@ -40,6 +40,7 @@ from tests.small_student import small_metadata
 
 SYMBOLS: Final = ("AAA", "BBB")
 WINDOW: Final = {"start": "2024-07-01", "end": "2024-09-30"}
+PARITY_NOTE: Final = "the live engine did the same"
 BETTER: Final = {
     "precision_long": 0.712,
     "hit_ratio": 0.668,
@@ -203,7 +204,7 @@ def _checklist(
         else [
             {"name": "time_order", "status": "pass", "blocking": True, "note": ""},
             {"name": "teacher_agrees", "status": "pass", "blocking": True, "note": ""},
-            {"name": "parity", "status": "not_run", "blocking": False, "note": "no engine yet"},
+            {"name": "parity", "status": "pass", "blocking": True, "note": PARITY_NOTE},
         ],
         evidence={
             "records": records,
@@ -236,7 +237,24 @@ def _write_artifacts(folder: Path, checklist: dict[str, Any], metadata: dict[str
     )
     write_json(folder / ACCURACY_FILE, {"candidate": {}, "baseline": {}})
     write_json(folder / COMPARISON_FILE, {"all_rows": {}, "acted_on_rows": {}})
-    write_json(folder / PARITY_FILE, {"status": "not_run", "note": "no engine yet"})
+    write_json(folder / PARITY_FILE, _parity(checklist))
+
+
+def _parity(checklist: dict[str, Any]) -> dict[str, Any]:
+    """As `sqkit.research.parity` writes it of a replay in which nothing differed."""
+    symbols = checklist["validation_period"]["symbols"]
+    row = {"bars": 63, "first_divergence": None, "trades": 4, "whole": True, "window_bars": 63}
+    return {
+        "bars": 63 * len(symbols),
+        "first_divergence": None,
+        "full": False,
+        "left_out": [],
+        "model_digest": checklist["digests"]["model"],
+        "note": PARITY_NOTE,
+        "seed": 0,
+        "status": "pass",
+        "symbols": {symbol: row for symbol in symbols},
+    }
 
 
 def _write_verification(folder: Path, checklist: dict[str, Any]) -> None:

@@ -157,7 +157,7 @@ class TestWhatItSays:
         assert checklist["policy"] == policy_of().to_dict()
 
     def test_integrity_holds_only_what_was_checked(self, validated: Path, tmp_path: Path) -> None:
-        """Every item of the gate was checked and passes; parity is advisory and was not run."""
+        """Every item of the gate was checked, blocks, and passes."""
         items = {item["name"]: item for item in verdict(validated, tmp_path)["integrity"]}
         assert set(items) == {
             "time_order",
@@ -170,9 +170,7 @@ class TestWhatItSays:
             "trial_ledger",
             "parity",
         }
-        assert items["parity"]["status"] == "not_run"
-        assert items["parity"]["blocking"] is False
-        assert all(item["status"] == "pass" for name, item in items.items() if name != "parity")
+        assert all(item["status"] == "pass" and item["blocking"] for item in items.values())
 
     def test_evidence(self, validated: Path, tmp_path: Path) -> None:
         """Records and their plain line, the unrounded deltas beside, and figures of acted-on rows as context."""

@@ -16,6 +16,7 @@ from sqkit.checklist import exit_code
 from sqkit.errors import ArtifactChanged
 from sqkit.features import feature_matrix, student_set
 from sqkit.files import read_json, sha256_json, write_json
+from sqkit.production.replay import replay_model
 from sqkit.records import iso_date
 from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.backtest import Window
@@ -42,6 +43,7 @@ BLOCKING = (
     "teacher_agrees",
     "model_fits_run",
     "trial_ledger",
+    "parity",
 )
 GENEROUS: dict[str, Any] = {
     "min_evidence": "none",
@@ -89,13 +91,13 @@ class TestClean:
 
     @pytest.mark.parametrize("against", ["the rule", "a model"])
     def test_every_item_passes(self, validated: Path, compared: Path, against: str) -> None:
-        """All blocking items pass with a line each; parity was not run and blocks nothing."""
+        """All blocking items pass with a line each."""
         items = items_of(validated if against == "the rule" else compared)
-        advisory = {"parity"} | ({"baseline_time_order"} if against == "a model" else set())
+        advisory = {"baseline_time_order"} if against == "a model" else set()
         assert set(items) == {*BLOCKING, *advisory}
         for name, item in items.items():
             assert item["blocking"] is (name in BLOCKING)
-            assert item["status"] == ("not_run" if name == "parity" else "pass")
+            assert item["status"] == "pass"
             assert item["note"]
             assert "\n" not in item["note"]
 
@@ -268,7 +270,9 @@ class TestIdenticalRows:
         items = {
             item["name"]: item
             for item in integrity_items(
-                read_json(shifted / RESULTS_FILE), _OtherRowsAllowed(shifted), {"status": "pass", "note": ""}
+                read_json(shifted / RESULTS_FILE),
+                _OtherRowsAllowed(shifted),
+                read_json(shifted / PARITY_FILE),
             )
         }
         assert items["identical_rows"]["status"] == "fail"
@@ -316,10 +320,34 @@ class TestDistinctModels:
             bars=str(planted.location),
             settings=settings_of(tmp_path),
         )
-        run_validation(plan, tmp_path / "out")
+        run_validation(plan, tmp_path / "out", replay=replay_model)
         assert items_of(tmp_path / "out")["distinct_models"]["status"] == "pass"
         checklist = verdict(tmp_path / "out", tmp_path / "decided", **GENEROUS)
         assert checklist["recommendation"] == "INSUFFICIENT_EVIDENCE"
+
+
+class TestParity:
+    """The live engine must have replayed the validation of this very model, and done the same."""
+
+    @pytest.mark.parametrize(
+        ("change", "status", "said"),
+        [
+            ({"status": "not_run", "note": "was not asked"}, "not_run", "was not asked"),
+            ({"status": "fail", "note": "parts at bar 3"}, "fail", "parts at bar 3"),
+            ({"model_digest": "0" * 64}, "fail", "another model was replayed"),
+        ],
+    )
+    def test_what_was_not_shown_is_rejected(
+        self, copy: Path, tmp_path: Path, change: dict[str, Any], status: str, said: str
+    ) -> None:
+        """Not run, another outcome and another model: the item blocks, with exit code 4 whatever the figures."""
+        write_json(copy / PARITY_FILE, read_json(copy / PARITY_FILE) | change)
+        item = items_of(copy)["parity"]
+        assert (item["status"], item["blocking"]) == (status, True)
+        assert said in item["note"]
+        checklist = verdict(copy, tmp_path / "decided", **GENEROUS)
+        assert (checklist["recommendation"], exit_code(checklist)) == ("REJECT", 4)
+        assert f"parity is {status}" in checklist["reason"]
 
 
 class Peeking(StudentModel):
@@ -402,12 +430,12 @@ class TestPrefixInvariance:
         path = planted.students["gradient_boosting"]
         plan = plan_validation(str(path), settings=settings_of(tmp_path))
         plan = replace(plan, model=biased(Peeking, path))
-        run_validation(plan, tmp_path / "out")
+        run_validation(plan, tmp_path / "out", replay=replay_model)
         checklist = verdict(tmp_path / "out", tmp_path / "decided", **GENEROUS)
         assert (checklist["recommendation"], exit_code(checklist)) == ("REJECT", 4)
         assert "prefix_invariance is fail" in checklist["reason"]
         failed = [item["name"] for item in checklist["integrity"] if item["status"] == "fail"]
-        assert failed == ["prefix_invariance"]
+        assert failed == ["prefix_invariance", "parity"], "the live engine sees no next row"
 
     def test_bars_after_the_window_are_not_read(self, planted: Market) -> None:
         """The check is of the window's bars and those before: what comes later changes nothing."""

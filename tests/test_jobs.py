@@ -110,7 +110,7 @@ def test_the_whole_evidence_is_in_the_checklist(validated: Project) -> None:
     assert {item["name"]: item["status"] for item in checklist["integrity"]} == dict.fromkeys(
         ("time_order", "prefix_invariance", "identical_rows", "distinct_models", "out_of_fold_teacher"),
         "pass",
-    ) | {"model_fits_run": "pass", "teacher_agrees": "pass", "trial_ledger": "pass", "parity": "not_run"}
+    ) | {"model_fits_run": "pass", "teacher_agrees": "pass", "trial_ledger": "pass", "parity": "pass"}
     assert evidence["trials"] == stored["trials"] == manifest["summary"]["trials"]
     assert (evidence["trials"]["n_trials"], evidence["trials"]["ledger_lines"]) == (1, 2)
     assert evidence["grade"] == stored["grade"] == manifest["summary"]["grade"] == "moderate"

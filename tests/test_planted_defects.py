@@ -51,6 +51,7 @@ from sqkit.files import read_json, sha256_columns, sha256_file, sha256_json, wri
 from sqkit.fills import simulate_fills
 from sqkit.metrics import TRADING_DAYS_PER_YEAR, accuracy_metrics, financial_metrics
 from sqkit.model_file import STUDENT_FILE
+from sqkit.production.replay import replay_model
 from sqkit.records import DOWN, FLAT, UNKNOWN, UP
 from sqkit.research import views
 from sqkit.research.accuracy import AccuracyAnalyzer
@@ -140,7 +141,7 @@ def validated_file(market: Market, model: Path, folder: Path, **plan: Any) -> di
     asked = plan_validation(
         str(model), bars=str(market.location), settings=settings_of(folder.with_name("home")), **plan
     )
-    run_validation(asked, folder)
+    run_validation(asked, folder, replay=replay_model)
     results: dict[str, Any] = read_json(folder / RESULTS_FILE)
     return results
 
@@ -521,7 +522,7 @@ class TestConfidenceThatNeverReachesTheThreshold:
         else:
             settings = settings_of(tmp_path, student_model_confidence_threshold=1.0 - 1e-12)
         plan = plan_validation(str(model), bars=str(planted.location), settings=settings)
-        run_validation(plan, tmp_path / "out")
+        run_validation(plan, tmp_path / "out", replay=replay_model)
         checklist = verdict(tmp_path / "out", tmp_path / "decided", **policy)
         assert (checklist["recommendation"], exit_code(checklist)) == ("INSUFFICIENT_EVIDENCE", 3)
         assert "0 directional calls of the candidate" in checklist["reason"]

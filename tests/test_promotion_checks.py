@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 import json
 import random
 from collections.abc import Callable
@@ -51,7 +50,6 @@ from sqkit.files import canonical_json, sha256_bytes, sha256_file
 from sqkit.model_file import model_age_days
 from sqkit.policy_in_force import policy_digest
 from sqkit.production.approvals import Signer, approve
-from sqkit.production.artifact_checks import PARITY_REQUIRED
 from sqkit.production.env_file import PIN
 from sqkit.production.promotion_checks import PromotionCheck, PromotionValidationResult
 from sqkit.report_manifest import MANIFEST
@@ -128,7 +126,6 @@ class TestTheResult:
         assert result.reasons == ()
         result.raise_refusal()
         assert {check.name for check in result.checks if check.status == "advisory"} == {
-            "parity",
             "approvals",
         }
 
@@ -139,7 +136,8 @@ class TestTheResult:
         lines = result.lines()
         assert len(lines) == len(NAMES)
         assert lines[0] == f"✓ model_path: {ready.typed} lies in the models folder"
-        assert lines[NAMES.index("parity")].startswith("· parity: not run")
+        assert lines[NAMES.index("parity")] == "✓ parity: the live engine did the same"
+        assert lines[NAMES.index("approvals")].startswith("· approvals: ")
         assert lines[NAMES.index("age")].startswith("✗ age: ")
         plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
         assert plain["can_promote"] is False
@@ -535,14 +533,15 @@ class TestReport:
 class TestParity:
     """The live engine does what the backtest did."""
 
-    def test_it_is_required_from_the_day_there_is_an_engine(self) -> None:
-        """Whoever adds the engine cannot forget to make the check block."""
-        assert (importlib.util.find_spec("sqkit.production.engine") is not None) is PARITY_REQUIRED
-
     @pytest.mark.parametrize(
         ("parity", "kind", "said"),
         [
             ({"status": "fail", "note": "3 decisions differ"}, IntegrityError, "3 decisions differ"),
+            (
+                {"status": "not_run", "note": ""},
+                IntegrityError,
+                "was not replayed through the live engine; validate",
+            ),
             ({"status": "perhaps"}, ArtifactChanged, "'perhaps' is none of pass, fail, not_run"),
             ({}, ArtifactChanged, "the check parity reads has another form"),
         ],
@@ -550,7 +549,7 @@ class TestParity:
     def test_a_difference_is_refused(
         self, ready: Promotable, parity: dict[str, Any], kind: type[SqkitError], said: str
     ) -> None:
-        """An engine that acts otherwise, and a word that nobody knows."""
+        """An engine that acts otherwise, one that was not asked, and a word that nobody knows."""
         (ready.student / PARITY_FILE).write_text(json.dumps(parity))
         ready.seal()
         refused(ready, "parity", kind, 4, said)

@@ -31,6 +31,7 @@ from sqkit.errors import (
 )
 from sqkit.files import read_json, sha256_bytes, sha256_file, sha256_json
 from sqkit.metrics import METRIC_KEYS, financial_metrics, seven_metrics
+from sqkit.production.replay import replay_model
 from sqkit.records import iso_date, session_day
 from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.onnx_export import dense_graph, model_bytes
@@ -216,7 +217,7 @@ class TestRefusals:
         late = plan.bars["PLANT06"]
         plan = replace(plan, bars=plan.bars | {"PLANT06": late.slice(len(late) - 50, len(late))})
         with pytest.raises(WindowTooShort, match=r"PLANT06.*51 more bars") as raised:
-            run_validation(plan, tmp_path / "out")
+            run_validation(plan, tmp_path / "out", replay=replay_model)
         assert raised.value.exit_code == 2
         assert not (tmp_path / "out").exists()
 
@@ -410,12 +411,20 @@ class TestWhatIsWritten:
         monkeypatch.chdir(planted.folder)
         typed = str(planted.students["logistic"].relative_to(planted.folder))
         plan = plan_validation(typed, settings=settings_of(tmp_path))
-        run_validation(plan, tmp_path / "out")
+        run_validation(plan, tmp_path / "out", replay=replay_model)
         assert read_json(tmp_path / "out" / RESULTS_FILE)["candidate_model"] == typed
 
-    def test_parity_is_not_run_yet(self, validated: Path) -> None:
-        """Until there is an engine, parity says that it was not run."""
-        assert read_json(validated / PARITY_FILE)["status"] == "not_run"
+    def test_parity_without_a_replay_was_not_run(
+        self, planted: Market, validated: Path, tmp_path: Path
+    ) -> None:
+        """Whoever gives no replay gets a validation that says so and how to run it; all else is the same."""
+        plan = plan_validation(str(planted.students["gradient_boosting"]), settings=settings_of(tmp_path))
+        run_validation(plan, tmp_path / "out")
+        parity = read_json(tmp_path / "out" / PARITY_FILE)
+        assert parity["status"] == "not_run"
+        assert "sqkit validate" in parity["note"]
+        without, whole = files_below(tmp_path / "out"), files_below(validated)
+        assert {name for name in whole if without[name] != whole[name]} == {PARITY_FILE}
 
     def test_the_same_inputs_give_the_same_bytes(
         self, planted: Market, validated: Path, tmp_path: Path
@@ -439,8 +448,8 @@ class TestWhatIsWritten:
             rows = bars.rows.copy()
             rows[stop:, OPEN : CLOSE + 1] *= 3.0
             other[symbol] = replace(bars, rows=rows)
-        run_validation(plan, tmp_path / "a")
-        run_validation(replace(plan, bars=other), tmp_path / "b")
+        run_validation(plan, tmp_path / "a", replay=replay_model)
+        run_validation(replace(plan, bars=other), tmp_path / "b", replay=replay_model)
         entries = [
             {entry["file"]: entry["digest"] for entry in read_json(tmp_path / name / RESULTS_FILE)["files"]}
             for name in "ab"

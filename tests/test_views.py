@@ -182,7 +182,7 @@ class TestValidationPages:
     def test_integrity_reasons_and_digests(self, checklist: dict[str, Any], accuracy: dict[str, Any]) -> None:
         """Items with their kind, reasons as shares of all bars, digests with n/a where there is none."""
         kinds = {row["item"]: row["kind"] for row in views.integrity_rows(checklist)}
-        assert kinds["parity"] == "advisory"
+        assert kinds["parity"] == "blocking"
         assert kinds["time_order"] == "blocking"
         reasons = views.reason_rows(accuracy)
         assert sum(row["bars"] for row in reasons) == sum(accuracy["reasons"].values())

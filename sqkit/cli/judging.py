@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqkit.cli.words import AS_SET, Json, ThresholdFlags, Words, app, report_verdict
+from sqkit.cli.words import AS_SET, Json, Switch, ThresholdFlags, Words, app, report_verdict
 from sqkit.errors import UsageError
 
 
@@ -17,6 +17,7 @@ def validate(
     start: str = "",
     end: str = "",
     baseline_model: str = "",
+    full: Switch = False,
     thresholds: ThresholdFlags = AS_SET,
     json: Json = False,
 ) -> int:
@@ -36,13 +37,15 @@ def validate(
         Last session date, included; by default the last bar's.
     baseline_model
         Student to compare with, or rule; by default the production model, else the baseline rule.
+    full
+        Replay every bar through the live engine; by default at most 50,000, of symbols chosen by seed.
     json
         Print the outcome as JSON.
     """
     from sqkit.research.requests import ValidationRequest
     from sqkit.research.validation_jobs import validate_job
 
-    request = ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds.given())
+    request = ValidationRequest(model, bars, symbols, start, end, baseline_model, thresholds.given(), full)
     return report_verdict(validate_job(request), json)
 
 

@@ -110,6 +110,7 @@ def train_student(
     validation_start: str = "",
     validation_end: str = "",
     baseline_model: str = "",
+    full: Switch = False,
     generate_checklist: Switch = False,
     thresholds: ThresholdFlags = AS_SET,
     holdout: HoldoutFlags = SEALED,
@@ -145,6 +146,8 @@ def train_student(
         Last session date, included; by default the last bar's.
     baseline_model
         Student to compare with, or rule; by default the production model, else the baseline rule.
+    full
+        Replay every validated bar through the live engine; by default at most 50,000, of symbols chosen by seed.
     generate_checklist
         Alone: rebuild the checklist from the stored artifacts, without training.
     json
@@ -178,6 +181,7 @@ def train_student(
             end=validation_end,
             baseline_model=baseline_model,
             thresholds=thresholds.given(),
+            full=full,
         )
         if validate
         else None,

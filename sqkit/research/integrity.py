@@ -106,8 +106,7 @@ def integrity_items(
     ]
     if baseline is not None:  # a baseline that saw the window is flattered: no fault of the candidate
         items.append(_time_order("baseline_time_order", baseline, first_day, blocking=False))
-    parity_item = _item("parity", str(parity["status"]), str(parity["note"]), blocking=False)
-    return [*items, parity_item]
+    return [*items, _parity(parity, results["digests"]["model"])]
 
 
 def _item(name: str, status: str, note: str, *, blocking: bool = True) -> Item:
@@ -226,6 +225,14 @@ def _fits_run(
     ]
     fits = f"made for {ran['strategy']} on {ran['interval']} bars of {ran['market']}, and run as such"
     return _item("model_fits_run", _passed(not problems), "; ".join(problems) or fits)
+
+
+def _parity(parity: Mapping[str, Any], model_digest: str) -> Item:
+    """The live engine, given these bars, did what the backtest did; what was not replayed blocks as well."""
+    status, note = str(parity["status"]), str(parity["note"])
+    if status == "pass" and parity.get("model_digest") != model_digest:
+        return _item("parity", "fail", "another model was replayed through the live engine")
+    return _item("parity", status, note)
 
 
 def _trial_ledger(trials: Mapping[str, Any]) -> Item:

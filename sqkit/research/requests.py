@@ -42,7 +42,13 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ValidationRequest:
-    """What a person asked to validate; empty means the default."""
+    """What a person asked to validate; empty means the default.
+
+    Attributes
+    ----------
+    full
+        Replay every bar through the live engine, instead of a share chosen by seed.
+    """
 
     model: str
     bars: str = ""
@@ -51,6 +57,7 @@ class ValidationRequest:
     end: str = ""
     baseline_model: str = ""
     thresholds: Thresholds = field(default_factory=Thresholds)
+    full: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """As parameters of the validation notebook."""
@@ -60,6 +67,7 @@ class ValidationRequest:
             "start": self.start,
             "end": self.end,
             "baseline_model": self.baseline_model,
+            "full": self.full,
         }
 
 

@@ -24,6 +24,7 @@ from sqkit.research.backtest import (
 from sqkit.research.holdout import record_opening
 from sqkit.research.integrity import model_facts, prefix_invariance
 from sqkit.research.ledger_check import candidate_predictions_digest
+from sqkit.research.parity import NOT_RUN, Asked, Replay, replay_validation
 from sqkit.research.telemetry import RecordFile, write_predictions, write_trades
 from sqkit.research.trials import TrialCount
 from sqkit.research.validation_plan import ValidationPlan
@@ -31,11 +32,21 @@ from sqkit.sessions import MARKETS
 from sqkit.versions import decision_time
 
 
-def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest:
+def run_validation(
+    plan: ValidationPlan, output_dir: Path, *, replay: Replay | None = None, full: bool = False
+) -> ValidationBacktest:
     """Count the look, run the backtests, write results, predictions, accuracy, comparison and parity.
 
     The look is counted before anything is known of its result: a validation that breaks off was a
     look as well.
+
+    Parameters
+    ----------
+    replay
+        Gives what the live engine does, `sqkit.production.replay.replay_model`. Without it ``parity.json``
+        says ``not_run``, which no promotion passes.
+    full
+        Whether every bar is replayed, instead of a share chosen by seed.
     """
     look = plan.look
     record_opening(
@@ -77,13 +88,9 @@ def run_validation(plan: ValidationPlan, output_dir: Path) -> ValidationBacktest
     accuracy = analyzer.analyze()
     write_json(output_dir / ACCURACY_FILE, accuracy)
     write_json(output_dir / COMPARISON_FILE, compare_with_baseline(_metrics(run), accuracy))
-    write_json(
-        output_dir / PARITY_FILE,
-        {
-            "status": "not_run",
-            "note": "the live engine that replays the validation is not part of this version",
-        },
-    )
+    asked = Asked(plan.model, plan.bars, plan.window, plan.settings, full)
+    parity = replay_validation(asked, run.candidate.symbols, replay) if replay else NOT_RUN
+    write_json(output_dir / PARITY_FILE, parity)
     return run
 
 

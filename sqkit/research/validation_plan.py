@@ -35,6 +35,8 @@ class ValidationPlan:
         As typed; `baseline_path` is None when the baseline is the rule.
     incumbent
         Path and digest of what is in production now, or None.
+    settings
+        Those the rules follow from; a replay gives them to the live engine.
     untrained
         Symbols validated that the model was not trained on.
     ledger
@@ -54,6 +56,7 @@ class ValidationPlan:
     notes: list[str]
     window: Window
     rules: TradingRules
+    settings: Settings
     untrained: list[str]
     ledger: TrialLedger
     teacher_disagrees: list[str] | None
@@ -145,6 +148,7 @@ def plan_validation(
         notes=[*notes, *remarks],
         window=window,
         rules=rules,
+        settings=settings,
         untrained=[symbol for symbol in symbols if symbol not in about["symbols"]],
         ledger=ledger,
         teacher_disagrees=None if teacher is None else _disagreements(about, teacher),
