@@ -96,6 +96,16 @@ def tidy_clock(environ: MutableMapping[str, str]) -> None:
     run_time(environ)
 
 
+def version_ns(version: str) -> int:
+    """The time that a version tag names, UTC nanoseconds: a clock under which its model has no age.
+
+    A replay takes it. Whether a model is too old to trade is asked when it trades, so a model with an old tag
+    can be validated like any other.
+    """
+    made = dt.datetime.strptime(version, _FORM).replace(tzinfo=dt.UTC)
+    return int(made.timestamp()) * 1_000_000_000
+
+
 def is_version(text: str) -> bool:
     """Whether a text is a date and time of the form YYYYMMDD_HHMMSS."""
     try:

@@ -137,7 +137,7 @@ class TestTheResult:
         assert len(lines) == len(NAMES)
         assert lines[0] == f"✓ model_path: {ready.typed} lies in the models folder"
         assert lines[NAMES.index("parity")] == "✓ parity: the live engine did the same"
-        assert lines[NAMES.index("approvals")].startswith("· approvals: ")
+        assert ready.examine().lines()[NAMES.index("approvals")].startswith("· approvals: ")
         assert lines[NAMES.index("age")].startswith("✗ age: ")
         plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
         assert plain["can_promote"] is False

@@ -24,6 +24,7 @@ from sqkit.production.scorer import StudentScorer
 from sqkit.records import DIRECTIONS, PREDICTION_FIELDS, REASON_CODES, SOURCES, TRADE_FIELDS
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
+from sqkit.versions import version_ns
 
 DIRECTION_CODES: Final = {word: code for code, word in DIRECTIONS.items()}
 SOURCE_CODES: Final = {word: code for code, word in SOURCES.items()}
@@ -157,12 +158,6 @@ def replay_model(
     done = {symbol: _gathered(symbol, sink, width, trades[symbol], engine) for symbol in bars}
     engine.close()
     return done
-
-
-def version_ns(version: str) -> int:
-    """The time that a version tag names, UTC nanoseconds: a clock under which its model has no age."""
-    made = dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC)
-    return int(made.timestamp()) * 1_000_000_000
 
 
 def delivered(bars: Mapping[str, BarArrays]) -> Iterator[tuple[Bar, int]]:

@@ -7,7 +7,6 @@ each other, so the replay is a callable (`Replay`); the notebooks give `sqkit.pr
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sqkit.research.backtest import SymbolRun, Window
 from sqkit.research.parity_compare import Divergence, Replayed, first_divergence
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
+from sqkit.versions import version_ns
 
 MOST_BARS: Final = 50_000
 """So many bars of the window are replayed unless all are asked for."""
@@ -125,18 +125,10 @@ def choose_share(window_bars: Mapping[str, int], seed: int, *, most_bars: int | 
     return Share(tuple(sorted(chosen)), most_bars if single_too_long else None)
 
 
-def version_ns(version: str) -> int:
-    """The time in a version tag, UTC nanoseconds.
-
-    A replay of a validation takes it as the time for the model's age, which is then 0: whether a model is too
-    old to trade is asked when it trades, and a model with an old tag can be validated like any other.
-    """
-    made = dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC)
-    return int(made.timestamp()) * 1_000_000_000
-
-
 def replay_validation(asked: Asked, runs: Mapping[str, SymbolRun], replay: Replay) -> dict[str, Any]:
     """Replay a share of a validation and hold it against the backtest: the content of ``parity.json``.
+
+    The model's age is counted to the time in its own version, so it is 0 and an old tag validates too.
 
     Parameters
     ----------
