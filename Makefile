@@ -5,19 +5,20 @@ BIN := $(VENV)/bin
 TARGET := $(BIN)/python -m sqkit.research.maketargets
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 CHAOS_SECONDS ?= 300
+NAUTILUS := .venv-nautilus
 export VERSION SYMBOLS START END MODEL_TYPE REASON CHAOS_SECONDS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lab train validate checklist report promote rollback demo test test-fast chaos \
-	lint bench clean
+.PHONY: help setup setup-dev setup-nautilus lab train validate checklist report promote rollback demo test \
+	test-fast chaos lint bench clean
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(BIN)/python:
+$(BIN)/python $(NAUTILUS)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) or sys.version_info >= (3, 14))' || \
 		{ echo "sqkit needs Python 3.11 to 3.13; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/.research: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing sqkit with its research room into $(VENV) (about a minute)"
@@ -29,9 +30,17 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@PIP_CONSTRAINT=constraints.txt $(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.research
 
+$(NAUTILUS)/.base: pyproject.toml constraints-nautilus.txt | $(NAUTILUS)/bin/python
+	@echo "installing nautilus_trader and sqkit's base install into $(NAUTILUS) (about a minute)"
+	@PIP_CONSTRAINT=constraints-nautilus.txt $(NAUTILUS)/bin/python -m pip install --disable-pip-version-check \
+		--quiet -c constraints-nautilus.txt nautilus_trader -e .
+	@touch $@
+
 setup: $(VENV)/.research ## install sqkit and its research room into .venv
 
 setup-dev: $(VENV)/.dev ## install what tests, lint and benchmarks need as well
+
+setup-nautilus: $(NAUTILUS)/.base ## what docs/examples/nautilus_strategy.py needs, in an environment of its own
 
 demo: setup ## the main job on the bundled bars: train, validate, report, decide
 	@$(TARGET) demo
@@ -76,6 +85,6 @@ lint: setup-dev ## ruff, mypy, import contracts, notebooks stored without output
 bench: setup-dev ## measure; every benchmark prints one JSON object
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --json; done
 
-clean: ## remove caches and the virtual environment, never data or reports
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove caches and the virtual environments, never data or reports
+	@rm -rf $(VENV) $(NAUTILUS) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
