@@ -206,6 +206,10 @@ class Call:
     def __str__(self) -> str:
         return f"{self.name} {self.path.name}"
 
+    def below(self, root: Path) -> bool:
+        """Whether the file is a folder, or lies in it."""
+        return root in (self.path, *self.path.parents)
+
 
 @dataclass
 class Points:

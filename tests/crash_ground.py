@@ -8,7 +8,9 @@ after a recovery in a new process, then after the same command again.
 from __future__ import annotations
 
 import functools
+import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,21 +19,34 @@ from typing import Any, Final
 
 from sqkit.artifacts import APPROVALS_FILE, ARCHIVE_FOLDER, CHECKLIST_PAGE, HALT_FILE, STUDENT_FILE
 from sqkit.audit_log import AUDIT_FILE
-from sqkit.files import canonical_json, sha256_bytes
-from sqkit.production.approval_book import Book
+from sqkit.chain import head_file
+from sqkit.files import canonical_json, sha256_bytes, temporaries
+from sqkit.production.approval_book import Book, parse_book
+from sqkit.production.approval_facts import APPROVE, ATTEST
+from sqkit.production.approvals import Recorded, Signer, approve, attest
 from sqkit.production.archive import SET_ASIDE
 from sqkit.production.audit_check import check_audit
 from sqkit.production.changes import Production
+from sqkit.production.drill import drill
 from sqkit.production.interventions import halt, resume
+from sqkit.production.policy_acceptance import accept_policy
 from sqkit.production.promotion import Promotion, promote
 from sqkit.production.release import production_bytes, read_release, served_release
 from sqkit.production.rollback import find_target, roll_back, rollback_content
 from sqkit.settings import Settings
 from tests.crash_driver import Points, copied, die, ended, tree
+from tests.policies import usual
 from tests.releases import ASHA, Slotted, promotion_of
+from tests.small_candidate import small_candidate
 
 DAY: Final = "2025-04-01"
 """When a change is made; what was before was made earlier."""
+
+APPROVED: Final = "2025-01-02"
+"""When people sign off a candidate, a day after it was decided."""
+
+CANDIDATE: Final = "data/models/20250101_000000/student/student_model.onnx"
+BOX: Final = "period-representative"
 
 ENV_FILE: Final = ".env"
 ENV_BEFORE: Final = "# ours\nOTHER=1\nSENSEQUANT_STUDENT_MODEL_VERSION=20240103_000002\n"
@@ -126,10 +141,50 @@ class Project(Slotted):
         """What `sqkit resume` does."""
         resume(self.production, self.slot_name, "feed is back")
 
+    def approve(self) -> None:
+        """What `sqkit approve` does; who approved already does not approve again."""
+        if APPROVE not in self.book:
+            self._sign(approve(CANDIDATE, "ml_lead", ASHA_TYPED, **self._desk))
+
+    def attest(self) -> None:
+        """What `sqkit attest --model` does."""
+        if ATTEST not in self.book:
+            self._sign(attest(CANDIDATE, BOX, "looked at it", ASHA_TYPED, **self._desk))
+
+    @property
+    def _desk(self) -> dict[str, Any]:
+        return {"settings": self.settings, "root": self.root, "now": self.now}
+
+    def _sign(self, done: Recorded) -> None:
+        """A person reads what is beside the fact; that a name was typed they read every time."""
+        self.said += [note for note in done.notes if "typed name" not in note]
+
+    @property
+    def book(self) -> tuple[str, ...]:
+        """Kinds of the facts that stand in the candidate's book, which is whole; none where there is no book."""
+        place = self.root / Path(CANDIDATE).parent / APPROVALS_FILE
+        if not place.exists():
+            return ()
+        return tuple(fact["kind"] for fact in parse_book(json.loads(place.read_text()), place).facts)
+
+    def drill(self) -> None:
+        """What `sqkit rollback --drill` does; its scratch folder lies beside the project."""
+        scratch = self.root.parent / "scratch"
+        scratch.mkdir(exist_ok=True)
+        tempfile.tempdir = str(scratch)
+        if self.state.drill is None:
+            assert drill(self.production, self.slot_name).passed
+
+    def accept_policy(self) -> None:
+        """What `sqkit policy accept` does."""
+        accept_policy(self.production, self.slot_name, usual(min_days=80), reason="agreed")
+
     def recover(self) -> list[str]:
         """What every start of a promoter, and `sqkit doctor --fix`, do."""
         return self.production.recover()
 
+
+ASHA_TYPED: Final = Signer("Asha")
 
 # --- what was before
 
@@ -165,6 +220,13 @@ def overwritten_by_hand(project: Project) -> None:
     copied_by_hand(project)
 
 
+def with_a_candidate(project: Project) -> None:
+    """A release is live, and a candidate was decided that nobody signed off."""
+    one(project)
+    version = Path(CANDIDATE).parts[2]
+    assert small_candidate(project.root, version=version) == project.root / CANDIDATE
+
+
 def halted(project: Project) -> None:
     """The slot is halted."""
     two(project)
@@ -181,6 +243,10 @@ def _other_slot(project: Project) -> None:
     one(Project(project.root))
     project.on("2025-03-01")
     project.put(2)
+
+
+_ELSEWHERE: Final = 40
+"""One in so many of the calls on files outside the project is disturbed."""
 
 
 def _killed_before(step: str, command: Callable[[Project], object]) -> Callable[[Project], None]:
@@ -219,12 +285,18 @@ class Change:
         What was before.
     do
         Doing it again after it is done changes nothing.
+    repairs
+        Whether it first finishes what a crash left.
+    timed
+        Whether its line says how long it took, so that no two lines are alike.
     """
 
     prepare: Callable[[Project], object]
     do: Callable[[Project], object]
     slot: str = "default"
     day: str = DAY
+    repairs: bool = True
+    timed: bool = False
 
 
 CHANGES: Final[dict[str, Change]] = {
@@ -238,13 +310,21 @@ CHANGES: Final[dict[str, Change]] = {
     "rollback with an env file": Change(with_env_file, lambda project: project.back("", asked_of_env_file())),
     "rollback to no student": Change(two, lambda project: project.back("none")),
     "rollback of the only release": Change(one, Project.back),
-    "halt": Change(two, Project.halt),
-    "resume": Change(halted, Project.resume),
-    "recovery of a promotion that counts": Change(_killed_before("seal", _put_three), Project.recover),
-    "recovery of a promotion that never counted": Change(
-        _killed_before("append", _put_three), Project.recover
+    "halt": Change(two, Project.halt, repairs=False),
+    "resume": Change(halted, Project.resume, repairs=False),
+    "approval": Change(with_a_candidate, Project.approve, day=APPROVED, repairs=False),
+    "attestation": Change(with_a_candidate, Project.attest, day=APPROVED, repairs=False),
+    "drill": Change(two, Project.drill, repairs=False, timed=True),
+    "policy": Change(two, Project.accept_policy, repairs=False),
+    "recovery of a promotion that counts": Change(
+        _killed_before("seal", _put_three), Project.recover, repairs=False
     ),
-    "recovery of a rollback": Change(_killed_before("write release.json", Project.back), Project.recover),
+    "recovery of a promotion that never counted": Change(
+        _killed_before("append", _put_three), Project.recover, repairs=False
+    ),
+    "recovery of a rollback": Change(
+        _killed_before("write release.json", Project.back), Project.recover, repairs=False
+    ),
 }
 
 
@@ -289,11 +369,12 @@ def made(change: Change, root: Path, before: Callable[[str], None] = unannounced
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader sees of a slot: the digest it serves, whether it is halted, and the file's own digest."""
+    """What a reader sees: the digest that a slot serves, whether it is halted, the file's own digest, the book."""
 
     served: str | None
     halted: bool
     lying: str | None
+    book: tuple[str, ...] = ()
 
 
 def seen(project: Project) -> Seen:
@@ -308,13 +389,14 @@ def seen(project: Project) -> Seen:
     if slot.release_path.exists():
         read_release(slot.release_path)
     lying = production_bytes(slot)
-    return Seen(given, served.halted, None if lying is None else sha256_bytes(lying))
+    return Seen(given, served.halted, None if lying is None else sha256_bytes(lying), project.book)
 
 
 def files_of(root: Path) -> dict[str, str]:
     """The tree without what says nothing: locks, folders outside the archive, an empty log, a checklist's view.
 
     Nor does a stored release that never counted, once it is set aside: a person looks at it when there is time.
+    Nor a book of approvals that was never finished: the next sign-off removes it.
     """
     log = f"data/models/{AUDIT_FILE}"
     return {
@@ -324,6 +406,7 @@ def files_of(root: Path) -> dict[str, str]:
         and not (name == log and (root / log).stat().st_size == 0)
         and CHECKLIST_PAGE not in name
         and SET_ASIDE not in name
+        and not Path(name).match(f".{APPROVALS_FILE}.*.tmp")
     }
 
 
@@ -339,6 +422,9 @@ class Ground:
     ----------
     steps, points
         What it does, undisturbed: its steps in words, and each call that touches the disk.
+    disturbed
+        Numbers of the calls at which something happens to it: every one on a file of the project, and some of those
+        on files elsewhere.
     seconds
         How long that takes.
     after, sizes
@@ -361,6 +447,8 @@ class Ground:
         self.seconds = time.perf_counter() - started
         watched = ended(self._watched, self.fresh())
         self.points, self.steps = watched.value["points"], watched.value["steps"]
+        here: list[bool] = watched.value["here"]
+        self.disturbed = [number for number, own in enumerate(here) if own or number % _ELSEWHERE == 0]
         self.old, self.new = self.look(self.before), self.look(self.here)
         self.after = files_of(self.here)
         self.sizes = {name: (self.here / name).stat().st_size for name in self.after}
@@ -380,11 +468,12 @@ class Ground:
         """Make the change; what a person would have read."""
         return made(self.change, root, before)
 
-    def _watched(self, root: Path) -> dict[str, list[str]]:
+    def _watched(self, root: Path) -> dict[str, Any]:
         points, steps = Points(), list[str]()
         points.watch()
         self.made(root, steps.append)
-        return {"points": [str(call) for call in points.calls], "steps": steps}
+        here = [call.below(root) for call in points.calls]
+        return {"points": [str(call) for call in points.calls], "steps": steps, "here": here}
 
     def _recovered(self, root: Path) -> list[str]:
         return project_of(self.change, root).recover()
@@ -399,7 +488,7 @@ class Ground:
         yield from self.problems_of_a_reader()
         for path in self.here.rglob(f".{HALT_FILE}.*.tmp"):
             os.utime(path, (0, 0))  # an hour passes: a halt takes no lock, so what is new may be at work
-        if self.kills % 2 or self.change.do in (Project.recover, Project.halt, Project.resume):
+        if self.kills % 2 or not self.change.repairs:
             yield from self.problems_of_recovery(left)
             yield from self.problems_of_going_on()
         else:
@@ -428,11 +517,21 @@ class Ground:
         state = files_of(self.here)
         if bool(recovery.value) != (state != left):
             yield f"recovery says {recovery.value}, and changed {difference(left, state)}"
-        if state in (self.settled, self.after) or self.change.do in (Project.halt, Project.resume):
+        if any(map(self.same, (state, state), (self.settled, self.after))):
+            return
+        if self.change.do in (Project.halt, Project.resume):
             return
         if self.only_archived():
             return
         yield f"recovered to neither: {difference(self.settled, state)}; {self._audit()}"
+
+    def same(self, files: Mapping[str, str], other: Mapping[str, str]) -> bool:
+        """Whether two states are the same to the byte, but for a line that says how long something took."""
+        loose = self.change.timed and len(files) == len(other)
+        said = (
+            {f"data/models/{AUDIT_FILE}", f"data/models/{head_file(Path(AUDIT_FILE)).name}"} if loose else ()
+        )
+        return set(difference(files, other)) <= set(said)
 
     def only_archived(self) -> bool:
         """Whether what somebody copied into production is archived by now, and nothing else happened."""
@@ -447,8 +546,11 @@ class Ground:
         said = any(line.startswith("finished what was interrupted") for line in again.value)
         if left is not None and said != (left not in (self.settled, self.after)):
             yield f"the same command again says {again.value}"
-        if self.change.do is not Project.resume and files_of(self.here) != self.after:
-            yield f"the same command again ends elsewhere: {difference(self.after, files_of(self.here))}"
+        ends = files_of(self.here)
+        if self.change.do is not Project.resume and not self.same(ends, self.after):
+            yield f"the same command again ends elsewhere: {difference(self.after, ends)}"
+        if temporaries(self.here / Path(CANDIDATE).parent / APPROVALS_FILE):
+            yield "the same command again leaves what was never finished"
         if self.look(self.here) != self.new:
             yield f"at the end a reader sees {self.look(self.here)}, not {self.new}"
         if self._audit():

@@ -62,9 +62,9 @@ def kill_everywhere(name: str) -> dict[str, Any]:
             for _ in range(2):  # `Ground.judge` recovers, and lets the command itself recover, in turn
                 assert ended(_killed_at_step, ground, number).killed
                 ground.judge(f"before step {number}, {step}")
-        for number, call in enumerate(ground.points):
+        for number in ground.disturbed:
             assert ended(_killed_at_point, ground, number).killed
-            ground.judge(f"before call {number}, {call}")
+            ground.judge(f"before call {number}, {ground.points[number]}")
         return {"kills": ground.kills, "wrong": ground.wrong, "steps": len(ground.steps)}
 
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from sqkit.artifacts import APPROVALS_FILE, CHECKLIST_PAGE, STUDENT_FILE
 from sqkit.audit_log import OBJECTION
-from sqkit.errors import SignatureRefused, SqkitError, UsageError
-from sqkit.files import exclusive, write_json
+from sqkit.errors import OutputError, SignatureRefused, SqkitError, UsageError
+from sqkit.files import exclusive, read_json, write_json
 from sqkit.people import Actor
 from sqkit.production.approval_book import Book, new_fact, require_clock
 from sqkit.production.approval_desk import Desk, audit_log, open_desk
@@ -148,9 +148,8 @@ def _signed(fact: Fact, signer: Signer, signers: str) -> Fact:
 
 def recorded(desk: Desk, book: Book, fact: Fact, done: str) -> Recorded:
     """Write the book, draw the page again, and say how the candidate stands."""
-    folder = desk.candidate.folder
-    write_json(folder / APPROVALS_FILE, book.to_dict())
-    notes = []
+    folder, notes = desk.candidate.folder, list[str]()
+    _write_book(folder / APPROVALS_FILE, book, fact)
     if fact["principal"] is None:
         notes.append(TYPED_NAMES)
     if len(desk.policy.required_approvals) < FULL_CONTROL:
@@ -162,6 +161,23 @@ def recorded(desk: Desk, book: Book, fact: Fact, done: str) -> Recorded:
     return Recorded(
         str(desk.candidate.typed), fact, done, desk.standing(book), desk.boxes(book), tuple(notes)
     )
+
+
+def _write_book(place: Path, book: Book, fact: Fact) -> None:
+    """Write the book, whose lock is held; a refusal after it lies there says that the fact counts."""
+    try:
+        write_json(place, book.to_dict(), alone=True)
+    except OutputError as problem:
+        try:
+            stands = read_json(place) == book.to_dict()
+        except SqkitError:
+            stands = False
+        if not stands:
+            raise
+        raise OutputError(
+            f"{problem}; fact {fact['id']} stands in {APPROVALS_FILE} and counts already: mend that",
+            **problem.values,
+        ) from None
 
 
 def objected(desk: Desk, fact: Fact, reason: str) -> None:

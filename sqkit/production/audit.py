@@ -146,13 +146,26 @@ class AuditLog:
                     "sqkit_version": sqkit.__version__,
                 }
                 require_content(kind, line)
-                return write_line(self.path, chain, {**line, "kind": kind})
+                return self._written(chain, {**line, "kind": kind})
 
             yield write
             try:
                 write_head(self.path, chain.entries, AUDIT_FORM)
             except OutputError as problem:  # the line is durable and counts
                 self._say(f"{problem}; line {len(chain.entries)} of {AUDIT_FILE} counts all the same")
+
+    def _written(self, chain: Chain, line: Entry) -> Entry:
+        """Add a line; a refusal after the whole line is in the file says that it counts."""
+        number = len(chain.entries) + 1
+        try:
+            return write_line(self.path, chain, line)
+        except OutputError as problem:
+            if len(self._read().entries) < number:
+                raise
+            raise OutputError(
+                f"{problem}; line {number} of {AUDIT_FILE} counts already: mend that and run sqkit doctor --fix",
+                **problem.values | {"line": number},
+            ) from None
 
     def _dated(self, now: dt.datetime) -> str:
         """The instant of a line: a time ahead of this machine's clock would date every later line with it."""

@@ -122,7 +122,8 @@ class Production:
         except (SqkitError, OSError) as problem:
             entries = self.log.entries()
             after = fold(entries, slot.name).placed_by
-            if after is None or after == before or after["kind"] == UNMANAGED:
+            said = "line" in getattr(problem, "values", {})
+            if said or after is None or after == before or after["kind"] == UNMANAGED:
                 raise
             refusal = type(problem) if isinstance(problem, SqkitError) else OutputError
             raise refusal(
