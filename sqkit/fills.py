@@ -224,11 +224,16 @@ class FillStream:
         columns = _trade_columns(row[np.newaxis], np.array([self._entry_ns]), np.array([0]))
         return {name: column[0].item() for name, column in columns.items()}
 
-    def adopt(self, quantity: int) -> None:
-        """Hold so many signed shares from the last bar's close on: a host says what is real. Nothing is ordered."""
+    def adopt(self, quantity: int, *, leaving: int = 0) -> None:
+        """Hold so many signed shares from the last bar's close on: a host says what is real.
+
+        Nothing is ordered but, where an exit reason is given, that they are closed at the next open.
+        """
         state, held = self._state, float(quantity)
-        state[fillstep.CLOSING] = state[fillstep.ORDERED] = 0.0
-        state[fillstep.SIDE] = np.sign(held)
+        state[fillstep.ORDERED] = 0.0
+        state[fillstep.CLOSING] = leaving > 0
+        state[fillstep.CLOSING_REASON] = leaving
+        state[fillstep.SIDE] = 0.0 if leaving else np.sign(held)
         if held != state[fillstep.QUANTITY]:
             state[fillstep.QUANTITY] = held
             state[fillstep.ENTRY_PRICE] = state[fillstep.MARK]

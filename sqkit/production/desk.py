@@ -32,6 +32,8 @@ _UNAVAILABLE: Final = frozenset(
 )
 """Reasons under which the student is missing or has failed, though it is enabled."""
 
+_MISSED: Final = EXIT_REASON_CODES["missed_square_off"]
+
 Record = Callable[[str, str, dict[str, Any]], None]
 
 
@@ -98,7 +100,11 @@ class Desk:
         if self._dry_run:
             lane.quantity = fills.quantity
         elif fills.quantity != lane.quantity:
-            self._diverged(lane)
+            if closed is not None and closed["exit_reason"] == _MISSED:
+                # Paper closed it at this very open, which a host learns only now: its order is for the next one.
+                fills.adopt(lane.quantity, leaving=_MISSED)
+            else:
+                self._diverged(lane)
         if lane.next_strategy is not None:
             lane.next_strategy.update(row, FLAT, WARMING)
             lane.change_rules()
