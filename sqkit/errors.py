@@ -109,6 +109,14 @@ class UsageError(SqkitError):
     """A command was called in a way that cannot be meant."""
 
 
+class TelemetryNotFound(UsageError):
+    """A place holds no telemetry of the kind that was asked for."""
+
+
+class TelemetryMixed(UsageError):
+    """Records of one symbol come from more than one strategy, and none was chosen."""
+
+
 class SessionsError(SqkitError):
     """The session table, or a user's sessions file, cannot be used."""
 

@@ -1,13 +1,15 @@
 """What a prediction and a trade record hold: the fields, their types and their codes, once.
 
 The backtest writes predictions as Parquet columns, the engine writes them as JSON lines;
-both take names and codes from here, and one decoder reads both forms. This module knows
+both take names and codes from here; `decode` makes words of codes, `encode` codes of words. This module knows
 no file format.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 LONG: Final = 1
@@ -148,6 +150,9 @@ _CODED: Final[dict[str, dict[int, Any]]] = {
     "outcome": OUTCOMES,
     "exit_reason": EXIT_REASONS,
 }
+_CODE_OF: Final[dict[str, dict[Any, int]]] = {
+    name: {word: code for code, word in codes.items()} for name, codes in _CODED.items()
+}
 _INSTANTS: Final = ("bar_time", "entry_time", "exit_time")
 _DATES: Final = ("session_date", "entry_session_date", "exit_session_date")
 _EPOCH: Final = dt.date(1970, 1, 1)
@@ -190,6 +195,56 @@ def decode(record: dict[str, Any]) -> dict[str, Any]:
         else:
             plain[name] = value
     return plain
+
+
+def encode(record: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[int | float, ...]:
+    """The numbers that `decode` made words of, in the order of `fields`.
+
+    Parameters
+    ----------
+    fields
+        `PREDICTION_FIELDS` or `TRADE_FIELDS`; an outcome that is absent is not known yet.
+
+    Raises
+    ------
+    KeyError, OverflowError, TypeError, ValueError
+        A field is absent, of another type or size, or a word that no code has.
+    """
+    return tuple(_encoded(name, record, kind) for name, kind in fields.items())
+
+
+def _encoded(name: str, record: Mapping[str, Any], kind: str) -> int | float:
+    if name == "outcome":
+        return _CODE_OF[name][record.get(name)]
+    value = record[name]
+    if name in _CODE_OF:
+        return _CODE_OF[name][value]
+    if name in _INSTANTS:
+        return 0 if value is None else instant_ns(value)
+    if name in _DATES:
+        return _day_of(value)
+    if value is None and kind == "float64":
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, int if kind == "int64" else (int, float)):
+        raise TypeError(f"{name}: {value!r} is no number of its kind")
+    return _int64(value) if isinstance(value, int) and kind == "int64" else float(value)
+
+
+def instant_ns(instant: str) -> int:
+    """UTC nanoseconds of an instant as `iso_instant` writes it."""
+    since = dt.datetime.fromisoformat(instant) - _EPOCH_UTC
+    return _int64((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000)
+
+
+def _int64(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise OverflowError(f"{value} has more than 64 bits")
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _day_of(date: str) -> int:
+    return session_day(dt.date.fromisoformat(date))
 
 
 def code_dictionary() -> dict[str, dict[str, Any]]:

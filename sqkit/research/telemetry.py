@@ -1,25 +1,34 @@
-"""Prediction files: the live record's fields as Parquet columns, one file a symbol and a run.
+"""Telemetry, of a validation and of an engine, as the same columns.
 
-The backtest writes them, `AccuracyAnalyzer` reads them back. The digest of a file is that
-of its canonical columns, so it does not move with a Parquet library's version. Parquet is
-data; nothing here unpickles.
+The backtest writes Parquet files, one a symbol and a run; their digest is that of their canonical columns, so
+it does not move with a Parquet library's version. An engine writes lines of JSON. `read_predictions` and
+`read_trades` read both. Nothing here unpickles.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sqkit.errors import ArtifactChanged
+from sqkit.errors import ArtifactChanged, TelemetryMixed, TelemetryNotFound
 from sqkit.files import canonical_json, sha256_columns, symbol_file_name, write_bytes
 from sqkit.records import PREDICTION_FIELDS, TRADE_FIELDS, code_dictionary
+from sqkit.research.telemetry_lines import (
+    TRADE_OPENED,
+    Found,
+    Row,
+    line_files,
+    read_predictions_of,
+    read_trades_of,
+)
 
 METADATA_KEY = b"sqkit"
 
@@ -43,8 +52,12 @@ def file_name(symbol: str, role: str, kind: str) -> str:
 
     No symbol has an ``@`` in it, so no symbol can take another one's file.
     """
-    what = "-".join(word for word in (role, kind) if word not in ("candidate", "predictions"))
+    what = _what(role, kind)
     return symbol_file_name(symbol, f"@{what}.parquet" if what else ".parquet")
+
+
+def _what(role: str, kind: str) -> str:
+    return "-".join(word for word in (role, kind) if word not in ("candidate", "predictions"))
 
 
 def write_predictions(folder: Path, record: RecordFile) -> dict[str, Any]:
@@ -118,3 +131,168 @@ def read_records(path: Path, *, expected_digest: str | None = None) -> RecordFil
             found=found,
         )
     return record
+
+
+LIVE_FIELDS: Final = (
+    "id",
+    "student_model_version",
+    "decision_time",
+    "latency_us",
+    "entry_lock",
+    "bar_status",
+    "features",
+)
+"""What only a live prediction has: texts, UTC nanoseconds, microseconds, codes of `records`, lists."""
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What was read from one place.
+
+    Attributes
+    ----------
+    symbols
+        Columns by symbol, in order of time: names and types of `records.PREDICTION_FIELDS` or `TRADE_FIELDS`.
+    live
+        Columns of `LIVE_FIELDS` beside them, where they were asked for and the place is an engine's.
+    duplicates
+        Records of a decision or trade that was read already; the first one counts.
+    broken
+        Lines that are no records: torn, no JSON, or of another form.
+    notes
+        What a reader should know, in words; empty when all was whole.
+    """
+
+    symbols: dict[str, dict[str, np.ndarray]]
+    live: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    duplicates: int = 0
+    broken: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def read_predictions(
+    place: Path, *, role: str = "candidate", strategy: str = "", live: bool = False
+) -> Telemetry:
+    """Predictions of a validation or of engines, as the same columns.
+
+    An engine's words become the codes of `records`; it does not know outcomes.
+
+    Parameters
+    ----------
+    place
+        A ``validation_telemetry`` folder or one of its Parquet files; ``data/telemetry``, the folder of one
+        session, or one ``.jsonl`` file.
+    role
+        In a validation's folder: ``candidate`` or ``baseline``.
+    strategy
+        In an engine's: whose records; needed where a symbol has those of two.
+    live
+        Whether `Telemetry.live` is filled.
+
+    Raises
+    ------
+    TelemetryNotFound
+        The place holds no predictions.
+    TelemetryMixed
+        A symbol was traded by two strategies and none was chosen.
+    ArtifactChanged
+        A Parquet file cannot be read.
+    """
+    files = _parquet_files(place, role, "predictions")
+    if files:
+        return Telemetry(_columns_of(files, PREDICTION_FIELDS, place))
+    return _of_lines(
+        read_predictions_of(_lines_of(place, "predictions")), PREDICTION_FIELDS, strategy, live=live
+    )
+
+
+def read_trades(place: Path, *, role: str = "candidate", strategy: str = "") -> Telemetry:
+    """Trades of a validation or of engines, as the same columns; parameters as of `read_predictions`.
+
+    In order of entry. A trade that an engine opened and has not closed has exit_time 0, and for fees and P&L
+    what they were when it was opened.
+    """
+    files = _parquet_files(place, role, "trades")
+    if files:
+        return Telemetry(_columns_of(files, TRADE_FIELDS, place))
+    return _of_lines(read_trades_of(_lines_of(place, "trades")), TRADE_FIELDS, strategy, live=False)
+
+
+def _parquet_files(place: Path, role: str, kind: str) -> list[Path]:
+    if place.suffix == ".parquet":
+        return [place]
+    what = _what(role, kind)
+    return sorted(file for file in place.glob("*.parquet") if file.stem.partition("@")[2] == what)
+
+
+def _columns_of(
+    files: Iterable[Path], fields: Mapping[str, str], place: Path
+) -> dict[str, dict[str, np.ndarray]]:
+    symbols = {}
+    for file in files:
+        record = read_records(file)
+        if set(record.columns) != set(fields):
+            raise TelemetryNotFound(
+                f"{place}: holds other records than were asked for; read_predictions reads predictions, read_trades "
+                "trades",
+                place=str(place),
+            )
+        symbols[record.symbol] = record.columns
+    return symbols
+
+
+def _lines_of(place: Path, kind: str) -> list[Path]:
+    files = line_files(place)
+    if not files:
+        raise TelemetryNotFound(
+            f"{place}: holds no {kind}; give a validation_telemetry folder, data/telemetry, a session's folder in it, "
+            "or one file",
+            place=str(place),
+        )
+    return files
+
+
+def _of_lines(found: Found, fields: Mapping[str, str], strategy: str, *, live: bool) -> Telemetry:
+    by_symbol: dict[str, dict[int, Row]] = {}
+    strategies: dict[str, str] = {}
+    duplicates = 0
+    for row in sorted(found.rows, key=_when):
+        if strategy and row.strategy != strategy:
+            continue
+        if strategies.setdefault(row.symbol, row.strategy) != row.strategy:
+            raise TelemetryMixed(
+                f"{row.symbol}: was traded by {strategies[row.symbol]} and {row.strategy}; choose one with strategy",
+                symbol=row.symbol,
+            )
+        kept, key = by_symbol.setdefault(row.symbol, {}), int(row.values[0])
+        before = kept.setdefault(key, row)
+        if before is row:
+            continue
+        if before.event == TRADE_OPENED != row.event:
+            kept[key] = row  # it was closed since
+        else:
+            duplicates += 1
+    notes = list(found.notes)
+    if duplicates:
+        notes.append(f"{duplicates} records repeat one that was read already; the first one counts")
+    symbols = {symbol: _columns(kept, fields) for symbol, kept in sorted(by_symbol.items())}
+    beside = {symbol: _live(kept) for symbol, kept in sorted(by_symbol.items())} if live else {}
+    return Telemetry(symbols, beside, duplicates, found.broken, tuple(notes))
+
+
+def _when(row: Row) -> tuple[int | float, bool, int]:
+    """By bar or entry, an opening before its closing, then by when it was decided; a tie keeps the files' order."""
+    return row.values[0], row.event != TRADE_OPENED, row.live[2] if row.live else 0
+
+
+def _columns(rows: dict[int, Row], fields: Mapping[str, str]) -> dict[str, np.ndarray]:
+    columns = zip(*(row.values for row in rows.values()), strict=True)
+    return {
+        name: np.array(column, dtype=kind)
+        for (name, kind), column in zip(fields.items(), columns, strict=True)
+    }
+
+
+def _live(rows: dict[int, Row]) -> dict[str, list[Any]]:
+    columns = zip(*(row.live for row in rows.values()), strict=True)
+    return {name: list(column) for name, column in zip(LIVE_FIELDS, columns, strict=True)}
