@@ -34,6 +34,11 @@ DRILL: Final = "drill"
 ATTEST: Final = "attest"
 OBJECTION: Final = "objection"
 
+STUDENT_OFF: Final = "student_off"
+NO_NEW_ENTRIES: Final = "no_new_entries"
+HALT_LEVELS: Final = (STUDENT_OFF, NO_NEW_ENTRIES)
+"""How far a halt goes, the mildest first; exits and the square-off go on at every level."""
+
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _RELEASE: Final = re.compile(r"[0-9]{8}_[0-9]{6}_([0-9a-f]{8})")
 _FACT: Final = re.compile(r"[0-9a-f]{12}")
@@ -137,6 +142,10 @@ def _objection(value: Any) -> bool:
     return value in ("reject", "revoke")
 
 
+def _level(value: Any) -> bool:
+    return value in HALT_LEVELS
+
+
 def _count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
@@ -183,7 +192,7 @@ _KINDS: Final[dict[str, dict[str, Callable[[Any], bool]]]] = {
         "environment": _optional(_environment),
     },
     UNMANAGED: {"release": is_release_name, "model": _digest, "files": _files},
-    HALT: {"reason": _text},
+    HALT: {"level": _level, "reason": _text},
     RESUME: {"reason": _note},
     RATIFY: {"rollback": _digest, "comment": _note, **_SIGNED},  # the digest of the rollback's line
     QUARANTINE_RELEASE: {"model": _digest, "reason": _text},

@@ -109,8 +109,18 @@ def _work(root: Path, seed: int) -> Any:
     return None
 
 
-ACTIONS: Final = ("promote", "back", "back to none", "halt", "resume", "recover", "release", "copy")
-WEIGHTS: Final = (40, 20, 5, 10, 10, 5, 8, 2)
+ACTIONS: Final = (
+    "promote",
+    "back",
+    "back to none",
+    "halt",
+    "halt entries",
+    "resume",
+    "recover",
+    "release",
+    "copy",
+)
+WEIGHTS: Final = (40, 20, 5, 7, 3, 10, 5, 8, 2)
 
 
 def _do(project: Both, what: str, chance: random.Random) -> None:
@@ -125,6 +135,8 @@ def _do(project: Both, what: str, chance: random.Random) -> None:
             project.back("none")
         case "halt":
             project.halt()
+        case "halt entries":
+            project.halt_entries()
         case "resume":
             project.resume()
         case "recover":

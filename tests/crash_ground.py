@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqkit.artifacts import APPROVALS_FILE, ARCHIVE_FOLDER, CHECKLIST_PAGE, HALT_FILE, STUDENT_FILE
-from sqkit.audit_log import AUDIT_FILE
+from sqkit.audit_log import AUDIT_FILE, NO_NEW_ENTRIES, STUDENT_OFF
 from sqkit.chain import head_file
 from sqkit.files import canonical_json, sha256_bytes, temporaries
 from sqkit.production.approval_book import Book, parse_book
@@ -135,7 +135,11 @@ class Project(Slotted):
 
     def halt(self) -> None:
         """What `sqkit halt` does."""
-        halt(self.production, self.slot_name, "feed looks wrong")
+        halt(self.production, self.slot_name, "feed looks wrong", STUDENT_OFF)
+
+    def halt_entries(self) -> None:
+        """What `sqkit halt --level no_new_entries` does."""
+        halt(self.production, self.slot_name, "prices look wrong", NO_NEW_ENTRIES)
 
     def resume(self) -> None:
         """What `sqkit resume` does."""
@@ -311,6 +315,7 @@ CHANGES: Final[dict[str, Change]] = {
     "rollback to no student": Change(two, lambda project: project.back("none")),
     "rollback of the only release": Change(one, Project.back),
     "halt": Change(two, Project.halt, repairs=False),
+    "halt at another level": Change(halted, Project.halt_entries, repairs=False),
     "resume": Change(halted, Project.resume, repairs=False),
     "approval": Change(with_a_candidate, Project.approve, day=APPROVED, repairs=False),
     "attestation": Change(with_a_candidate, Project.attest, day=APPROVED, repairs=False),
@@ -326,6 +331,10 @@ CHANGES: Final[dict[str, Change]] = {
         _killed_before("write release.json", Project.back), Project.recover, repairs=False
     ),
 }
+
+
+HALTING: Final = (Project.halt, Project.halt_entries, Project.resume)
+"""What needs neither lock nor recovery: a flag and a line, each of which is enough."""
 
 
 def project_of(change: Change, root: Path) -> Project:
@@ -369,10 +378,10 @@ def made(change: Change, root: Path, before: Callable[[str], None] = unannounced
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader sees: the digest that a slot serves, whether it is halted, the file's own digest, the book."""
+    """What a reader sees: the digest that a slot serves, how far it is halted, the file's own digest, the book."""
 
     served: str | None
-    halted: bool
+    halted: str | None
     lying: str | None
     book: tuple[str, ...] = ()
 
@@ -389,7 +398,7 @@ def seen(project: Project) -> Seen:
     if slot.release_path.exists():
         read_release(slot.release_path)
     lying = production_bytes(slot)
-    return Seen(given, served.halted, None if lying is None else sha256_bytes(lying), project.book)
+    return Seen(given, served.halt_level, None if lying is None else sha256_bytes(lying), project.book)
 
 
 def files_of(root: Path) -> dict[str, str]:
@@ -503,7 +512,8 @@ class Ground:
             return
         if found.served not in (self.old.served, self.new.served):
             yield f"a reader is served {found.served}"
-        if found.halted not in (self.old.halted, self.new.halted):
+        without_room = self.new.halted and found.halted == NO_NEW_ENTRIES  # an empty flag
+        if found.halted not in (self.old.halted, self.new.halted) and not without_room:
             yield f"a reader finds halted: {found.halted}"
         if found.lying not in (self.old.lying, self.new.lying, self.mended.lying):
             yield f"a reader finds {found.lying} in production"
@@ -519,7 +529,7 @@ class Ground:
             yield f"recovery says {recovery.value}, and changed {difference(left, state)}"
         if any(map(self.same, (state, state), (self.settled, self.after))):
             return
-        if self.change.do in (Project.halt, Project.resume):
+        if self.change.do in HALTING:
             return
         if self.only_archived():
             return

@@ -28,6 +28,7 @@ from sqkit.audit_log import (
     RATIFY,
     RESUME,
     ROLLBACK,
+    STUDENT_OFF,
     UNMANAGED,
     require_content,
 )
@@ -268,7 +269,7 @@ CONTENTS: Final[dict[str, dict[str, Any]]] = {
         "replaces": {"release": "20250301_120000_bbbbbbbb", "model": "b" * 64},
     },
     UNMANAGED: {"release": "20250101_120000_aaaaaaaa", "model": "a" * 64, "files": {STUDENT_FILE: "a" * 64}},
-    HALT: {"reason": "the feed"},
+    HALT: {"level": STUDENT_OFF, "reason": "the feed"},
     RESUME: {"reason": ""},
     RATIFY: {"rollback": "a" * 64, "comment": "", "statement": None, "signature": None, "signers": None},
     QUARANTINE_RELEASE: {"model": "a" * 64, "reason": "it was the feed"},

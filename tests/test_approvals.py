@@ -410,7 +410,12 @@ def test_a_rejection_and_a_revocation_are_named_in_the_log(case: Case) -> None:
 def test_a_fact_stands_where_the_log_cannot_be_written(case: Case) -> None:
     """It is written first; the refusal says that it counts all the same."""
     audit_log(case.settings, case.root).append(
-        "halt", {"reason": "x"}, slot="default", actor=Actor.here("Asha"), now=NOW, zone="America/New_York"
+        "halt",
+        {"level": "student_off", "reason": "x"},
+        slot="default",
+        actor=Actor.here("Asha"),
+        now=NOW,
+        zone="America/New_York",
     )
     lock = case.root / "data/models/.audit.lock"
     lock.unlink(missing_ok=True)

@@ -98,6 +98,7 @@ def test_a_value_of_another_type_is_refused(models: Path, kind: str, field: str)
     ("kind", "field", "value"),
     [
         *((HALT, "reason", value) for value in ("", " ", "two\nlines", "bell\a", None)),
+        *((HALT, "level", value) for value in ("", "STUDENT_OFF", "student_off ", "everything", None, True)),
         *((RESUME, "reason", value) for value in ("two\nlines", None)),
         *((PROMOTE, "release", value) for value in ("../../tmp/x", "", "20250101_120000", None)),
         (PROMOTE, "release", "20250101_120000_aaaaaaaa\n"),
@@ -239,8 +240,8 @@ from sqkit.production.audit import AuditLog
 from tests.releases import START
 log = AuditLog(Path(sys.argv[1]))
 for number in range(15):
-    log.append(HALT, {"reason": f"{sys.argv[2]} {number}"}, slot=sys.argv[2], actor=Actor("A", "a", "h"), now=START,
-               zone="UTC")
+    log.append(HALT, {"level": "student_off", "reason": f"{sys.argv[2]} {number}"}, slot=sys.argv[2],
+               actor=Actor("A", "a", "h"), now=START, zone="UTC")
 """
 
 
@@ -264,7 +265,8 @@ def test_another_process_does_not_write_between_the_lines_of_one(models: Path) -
     first, second = AuditLog(models), AuditLog(models)
     with first.writing() as write:
         for number in range(2):
-            write(HALT, {"reason": f"{number}"}, slot="default", actor=ASHA, now=START, zone="UTC")
+            content = {"level": "student_off", "reason": f"{number}"}
+            write(HALT, content, slot="default", actor=ASHA, now=START, zone="UTC")
         waiting = subprocess.Popen([sys.executable, "-c", APPENDS, str(models), "swing"])
     assert waiting.wait() == 0
 

@@ -466,6 +466,9 @@ def test_halt_flag_and_log_have_to_agree(project: Audited) -> None:
     (project.models / "swing/halt.json").write_text("{}")
     assert named(project, "halts slot swing, but no line of the log does")
 
+    (project.models / "production/halt.json").write_text('{"level": "no_new_entries"}')
+    assert named(project, "halts slot default at no_new_entries, the log at student_off")
+
 
 def test_the_check_goes_on_past_what_it_finds(project: Audited) -> None:
     """Log, archive, production and halt are each named in one run."""

@@ -209,19 +209,110 @@ def test_a_drill_says_what_it_tried_and_its_exit_code_is_its_verdict(desk: Desk)
 # --- halt and resume
 
 
+STUDENT_OFF = "student_off (the baseline trades on)"
+NO_NEW_ENTRIES = "no_new_entries (exits and the square-off go on)"
+TWO_SLOTS = {"SENSEQUANT_STUDENT_MODEL_PATHS": '{"swing": "data/models/swing/student_model.onnx"}'}
+
+
 def test_halt_and_resume(desk: Desk) -> None:
     """Each says what holds now, and how it ends; again it says that nothing changed."""
     assert desk.said("halt", "--reason", "feed looks wrong", "--as", "Asha") == [
-        "slot default: halted; sqkit resume ends it"
+        f"slot default: halted, {STUDENT_OFF}; sqkit resume ends it"
     ]
     assert desk.slotted.served.halted
     before = files_below(desk.slotted.root)
-    assert desk.said("halt", "--reason", "feed") == ["slot default: is halted already; sqkit resume ends it"]
+    assert desk.said("halt", "--reason", "feed") == [
+        f"slot default: is halted already, {STUDENT_OFF}; sqkit resume ends it"
+    ]
     assert files_below(desk.slotted.root) == before
     assert desk.said("resume", "--reason", "feed is back") == ["slot default: resumed"]
     assert desk.said("resume") == ["slot default: is not halted; nothing to do"]
     assert not desk.slotted.served.halted
     assert [entry["kind"] for entry in desk.slotted.entries[2:]] == ["halt", "resume"]
+
+
+def test_a_halt_goes_further_and_back(desk: Desk) -> None:
+    """--level says how far; the line says what it was before. Without it what goes further stays."""
+    desk.said("halt", "--reason", "feed")
+    assert desk.said("halt", "--level", "no_new_entries", "--reason", "prices") == [
+        "slot default: halted, no_new_entries, before student_off (exits and the square-off go on); sqkit resume ends it"
+    ]
+    assert desk.said("halt", "--reason", "in doubt") == [
+        f"slot default: is halted already, {NO_NEW_ENTRIES}; sqkit resume ends it"
+    ]
+    assert desk.json("halt", "--level", "student_off", "--reason", "prices are back")["slots"] == [
+        {
+            "before": "no_new_entries",
+            "halt": desk.slotted.state.halted,
+            "level": "student_off",
+            "problem": "",
+            "slot": "default",
+        }
+    ]
+    assert desk.slotted.served.halt_level == "student_off"
+    desk.refused(2, ["halt", "--level", "everything", "--reason", "x"], "no_new_entries")
+
+
+def test_all_halts_and_resumes_every_slot(desk: Desk) -> None:
+    """One line each, with the command that ends it; a slot without a student too."""
+    words = ("halt", "--all", "--level", "no_new_entries", "--reason", "exchange halted")
+    assert desk.said(*words, **TWO_SLOTS) == [
+        f"slot default: halted, {NO_NEW_ENTRIES}; sqkit resume ends it",
+        f"slot swing: halted, {NO_NEW_ENTRIES}; sqkit resume --slot swing ends it",
+    ]
+    assert (desk.slotted.models / "swing/halt.json").is_file()
+    assert [entry["slot"] for entry in desk.slotted.entries[2:]] == ["default", "swing"]
+    desk.said("resume", "--slot", "swing", **TWO_SLOTS)
+    assert desk.said("resume", "--all", **TWO_SLOTS) == [
+        *("slot default: resumed", "slot swing: is not halted; nothing to do")
+    ]
+    assert not list(desk.slotted.models.rglob("halt.json"))
+
+
+@pytest.mark.parametrize("word", ["halt", "resume"])
+def test_one_slot_or_all(desk: Desk, word: str) -> None:
+    """Not both."""
+    desk.refused(2, [word, "--all", "--slot", "default", "--reason", "x"], "give one of them")
+
+
+def test_each_slot_is_tried_though_another_fails(desk: Desk, without_root_rights: list[str]) -> None:
+    """The one that can be halted neither by flag nor by log is named, and the exit code is not 0."""
+    desk.said("halt", "--slot", "swing", "--reason", "x", **TWO_SLOTS)
+    desk.said("resume", "--slot", "swing", **TWO_SLOTS)
+    locked = [desk.slotted.log, desk.slotted.models / ".audit.lock", desk.slotted.slot.folder]
+    for place in locked:
+        place.chmod(place.stat().st_mode & 0o555)
+    words = ("halt", "--all", "--reason", "feed", "--json")
+    run = desk.project.sqkit(*words, environment=SETTINGS | TWO_SLOTS, prefix=without_root_rights)
+    for place in locked:
+        place.chmod(place.stat().st_mode | 0o200)
+
+    assert run.returncode == 2
+    default, swing = json.loads(run.stdout)["slots"]
+    assert (default["level"], swing["level"], swing["problem"]) == (None, "student_off", "")
+    assert default["problem"].startswith("slot default is NOT halted: ")
+    assert f"sqkit: {default['problem']}" in run.stderr.splitlines()
+    assert "slot swing is halted, but that is not in the audit log" in run.stderr
+    assert (desk.slotted.models / "swing/halt.json").is_file()
+
+
+def test_each_slot_is_resumed_though_another_cannot_be(desk: Desk) -> None:
+    """A folder lies where the flag of one should: that one stays halted, and is named."""
+    desk.said("halt", "--all", "--reason", "feed", **TWO_SLOTS)
+    desk.slotted.slot.halt_path.unlink()
+    desk.slotted.slot.halt_path.mkdir()
+    run = desk.sqkit("resume", "--all", **TWO_SLOTS)
+
+    assert run.returncode == 2
+    assert run.stdout.splitlines() == ["slot swing: resumed"]
+    assert "sqkit: slot default is not resumed: " in run.stderr
+    assert desk.slotted.served.halted
+
+
+def test_all_slots_are_never_fewer_than_there_are(desk: Desk) -> None:
+    """Where the setting that names them cannot be read, nobody is told that all are halted."""
+    words = ["halt", "--all", "--reason", "feed"]
+    desk.refused(2, words, "SENSEQUANT_STUDENT_MODEL_PATHS", SENSEQUANT_STUDENT_MODEL_PATHS="{swing}")
 
 
 @pytest.mark.parametrize("words", [(), ("--reason",), ("--reason", ""), ("--reason", " ")])
@@ -232,10 +323,9 @@ def test_a_halt_asks_why(desk: Desk, words: tuple[str, ...]) -> None:
 
 def test_a_halt_of_a_slot_of_its_own_says_how_that_one_is_resumed(desk: Desk) -> None:
     """The command that it prints is the one to type."""
-    paths = {"SENSEQUANT_STUDENT_MODEL_PATHS": '{"swing": "data/models/swing/student_model.onnx"}'}
-    said = desk.said("halt", "--slot", "swing", "--reason", "feed", **paths)
+    said = desk.said("halt", "--slot", "swing", "--reason", "feed", **TWO_SLOTS)
 
-    assert said == ["slot swing: halted; sqkit resume --slot swing ends it"]
+    assert said == [f"slot swing: halted, {STUDENT_OFF}; sqkit resume --slot swing ends it"]
     assert not desk.slotted.served.halted
 
 
@@ -245,7 +335,8 @@ def test_a_halt_with_a_broken_log_is_exit_zero_and_says_so(desk: Desk) -> None:
     run = desk.sqkit("halt", "--reason", "feed", "--json")
 
     assert run.returncode == 0
-    assert json.loads(run.stdout) == {"halt": None}
+    (slot,) = json.loads(run.stdout)["slots"]
+    assert (slot["halt"], slot["level"], slot["problem"]) == (None, "student_off", "")
     assert "is halted, but that is not in the audit log" in run.stderr
     assert desk.slotted.slot.halt_path.exists()
 

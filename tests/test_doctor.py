@@ -172,6 +172,16 @@ def test_a_halt_whose_flag_is_gone_is_mended(project: Audited) -> None:
     assert lines(project) == []
 
 
+def test_between_two_levels_a_person_decides(project: Audited) -> None:
+    """Nobody knows whether flag or line is the newer word: neither is changed, and the stricter one holds."""
+    flag = project.models / "production/halt.json"
+    write_bytes(flag, b"")
+
+    assert only(project, "at no_new_entries, the log at student_off", "sqkit halt --level", mends=False)
+    mend(project.settings)
+    assert flag.read_bytes() == b""
+
+
 def test_a_halt_that_the_log_does_not_know_is_for_a_person(project: Audited) -> None:
     """The doctor never ends a halt."""
     write_bytes(project.models / "swing/halt.json", b"{}")

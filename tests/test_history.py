@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqkit.audit_log import DRILL, OBJECTION, PROMOTE, ROLLBACK, UNMANAGED
+from sqkit.audit_log import DRILL, HALT, NO_NEW_ENTRIES, OBJECTION, PROMOTE, ROLLBACK, STUDENT_OFF, UNMANAGED
 from sqkit.chain import Entry
 from sqkit.errors import UsageError
 from sqkit.production.as_of import as_of, as_of_lines
@@ -74,8 +74,8 @@ def test_what_changed_hands_is_told_from_and_to(log: list[Entry]) -> None:
     assert moves[6][0].startswith(f"{A} (20250101_120000_")
     assert moves[6][1].startswith(f"{B} (20250301_120000_")
     assert moves[7] == (moves[6][1], moves[6][0])
-    assert moves[2] == ("running", "halted")
-    assert moves[3] == ("halted", "running")
+    assert moves[2] == ("running", "student_off")
+    assert moves[3] == ("student_off", "running")
     assert moves[4][0] == "the settings"
     assert moves[10] == (None, None)
 
@@ -259,10 +259,52 @@ def test_halts_and_policies_of_then(log: list[Entry]) -> None:
     """Halted in between, and said for the month after it ended; the policy in force since February."""
     assert at(log, "2025-01-15")["halted"]["line"] == 2
     assert at(log, "2025-01-16")["halted"] is None
-    assert at(log, "2025-01")["halts"] == [{"since": "2025-01-15T17:00:00Z", "until": "2025-01-16T17:00:00Z"}]
+    assert at(log, "2025-01")["halts"] == [
+        {"level": "student_off", "since": "2025-01-15T17:00:00Z", "until": "2025-01-16T17:00:00Z"}
+    ]
     assert at(log, "2025-01-31")["policy"] is None
     assert at(log, "2025-02-01")["policy"]["line"] == 4
     assert at(log, "2025-02-01", "swing")["policy"] is None
+
+
+@pytest.fixture
+def twice_halted(tmp_path: Path) -> list[Entry]:
+    """Halted at 10, further at 11, said again at 12, resumed at 13 o'clock in New York, all on 5 May."""
+    project = Audited(tmp_path)
+    for hour, level in (("14", STUDENT_OFF), ("15", NO_NEW_ENTRIES), ("16", NO_NEW_ENTRIES)):
+        project.on(f"2025-05-05T{hour}:00:00+00:00")
+        content = {"level": level, "reason": "feed"}
+        project.production.append(project.slot, HALT, content)
+    project.do("resume", "2025-05-05T17:00:00+00:00")
+    return project.entries
+
+
+def test_each_level_of_a_halt_is_told(twice_halted: list[Entry]) -> None:
+    """What went from what to what, in the words of a halt."""
+    told = [(event["what"], event["from"], event["to"]) for event in events(twice_halted)]
+
+    assert told == [
+        ("halted the student", "running", STUDENT_OFF),
+        ("halted the student and new entries", STUDENT_OFF, NO_NEW_ENTRIES),
+        ("halted the student and new entries", NO_NEW_ENTRIES, NO_NEW_ENTRIES),
+        ("resumed the student", NO_NEW_ENTRIES, "running"),
+    ]
+
+
+def test_the_level_of_then_is_said(twice_halted: list[Entry]) -> None:
+    """At an instant the one in force; for a day each that ended in it, from when until when."""
+    asked = moment("2025-05-05T15:30:00Z", ZONE)
+    assert "HALTED (no_new_entries) since 2025-05-05T15:00:00Z" in "\n".join(
+        as_of_lines(as_of(twice_halted, asked, SLOTS), asked)
+    )
+
+    assert at(twice_halted, "2025-05-05")["halts"] == [
+        {"level": STUDENT_OFF, "since": "2025-05-05T14:00:00Z", "until": "2025-05-05T15:00:00Z"},
+        {"level": NO_NEW_ENTRIES, "since": "2025-05-05T15:00:00Z", "until": "2025-05-05T17:00:00Z"},
+    ]
+    day = moment("2025-05-05", ZONE)
+    text = "\n".join(as_of_lines(as_of(twice_halted, day, SLOTS), day))
+    assert "halted (student_off) earlier that day: from 2025-05-05T14:00:00Z" in text
 
 
 def test_a_rollback_is_unratified_until_somebody_agreed(log: list[Entry]) -> None:

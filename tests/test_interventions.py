@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sqkit.audit_log import HALT, QUARANTINE_RELEASE, RATIFY, RESUME, ROLLBACK
-from sqkit.chain import head_file
+from sqkit.chain import Entry, head_file
 from sqkit.errors import (
     ArchiveAmbiguous,
     ArchiveUnknown,
@@ -22,9 +25,11 @@ from sqkit.errors import (
     UsageError,
 )
 from sqkit.people import Actor
-from sqkit.production.interventions import halt, ratify, release_quarantine, resume
+from sqkit.production.halting import HALT_LEVELS, NO_NEW_ENTRIES, STUDENT_OFF, read_halt, read_level
+from sqkit.production.interventions import halt, halt_slots, ratify, release_quarantine, resume
 from sqkit.production.signing import has_ssh_keygen
 from sqkit.production.slot_check import halt_problems
+from tests.audited import Audited
 from tests.releases import ASHA, CONTENTS, Slotted, files_below
 from tests.ssh_keys import make_key, signers_line
 
@@ -48,26 +53,74 @@ def by(slotted: Slotted, actor: Actor) -> Slotted:
 # --- halt and resume
 
 
+def flag_in(slotted: Slotted) -> dict[str, Any]:
+    """What the flag says."""
+    return json.loads(slotted.slot.halt_path.read_text())  # type: ignore[no-any-return]
+
+
 def test_a_halt_is_a_flag_and_a_line(slotted: Slotted) -> None:
-    """What an engine looks at, and what stays: who, when, why."""
+    """What an engine looks at, and what stays: how far, who, when, why."""
     entry = halt(slotted.production, "default", "feed looks wrong")
-    flag = json.loads(slotted.slot.halt_path.read_text())
 
     assert entry == slotted.entries[-1] == slotted.state.halted
-    assert (entry["kind"], entry["reason"]) == (HALT, "feed looks wrong")
-    assert flag == {"at": entry["at"], "by": ASHA.to_dict(), "reason": "feed looks wrong"}
-    assert slotted.served.halted
+    assert (entry["kind"], entry["level"], entry["reason"]) == (HALT, STUDENT_OFF, "feed looks wrong")
+    assert flag_in(slotted) == {
+        "at": entry["at"],
+        "by": ASHA.to_dict(),
+        "level": STUDENT_OFF,
+        "reason": "feed looks wrong",
+    }
+    assert read_halt(slotted.slot.halt_path) == (STUDENT_OFF, entry["at"], "Asha", "feed looks wrong")
+    assert slotted.served.halt_level == STUDENT_OFF
     assert slotted.live == 1
 
 
-def test_halting_twice_is_halting_once(slotted: Slotted) -> None:
+@pytest.mark.parametrize("level", [None, *HALT_LEVELS])
+def test_halting_twice_is_halting_once(slotted: Slotted, level: str | None) -> None:
     """The first flag and the first line stay, whatever the second reason says."""
-    halt(slotted.production, "default", "feed")
+    halt(slotted.production, "default", "feed", level)
     before = files_below(slotted.root)
 
-    assert halt(slotted.production, "default", "still the feed") is None
+    assert halt(slotted.production, "default", "still the feed", level) is None
     assert files_below(slotted.root) == before
     assert slotted.said == []
+
+
+@pytest.mark.parametrize(("first", "then"), [HALT_LEVELS, HALT_LEVELS[::-1]])
+def test_halting_at_another_level_changes_the_level(slotted: Slotted, first: str, then: str) -> None:
+    """Further or less far, as asked: a flag and a line of its own, with the second reason."""
+    halt(slotted.production, "default", "feed", first)
+    slotted.on("")
+    entry = halt(slotted.production, "default", "prices", then)
+
+    assert entry == slotted.state.halted == slotted.entries[-1]
+    assert (entry["level"], entry["reason"]) == (then, "prices")
+    assert (flag_in(slotted)["level"], flag_in(slotted)["at"]) == (then, entry["at"])
+    assert slotted.served.halt_level == then
+    assert slotted.said == []
+
+
+def test_a_halt_that_names_no_level_never_lets_entries_in_again(slotted: Slotted) -> None:
+    """Somebody in doubt halts what a colleague has halted further: that stays, whether flag or log says so."""
+    halt(slotted.production, "default", "prices", NO_NEW_ENTRIES)
+    flag = slotted.slot.halt_path.read_bytes()
+
+    assert halt(slotted.production, "default", "in doubt") is None
+    assert slotted.slot.halt_path.read_bytes() == flag
+    slotted.slot.halt_path.unlink()
+    assert halt(slotted.production, "default", "in doubt") is None
+    assert read_level(slotted.slot.halt_path) == NO_NEW_ENTRIES
+    assert len(slotted.entries) == 2
+
+
+@pytest.mark.parametrize("level", ["", "Student_off", "everything"])
+def test_an_unknown_level_is_refused(slotted: Slotted, level: str) -> None:
+    """One line that lists both; nothing is written."""
+    before = files_below(slotted.root)
+
+    with pytest.raises(UsageError, match="choose one of student_off, no_new_entries"):
+        halt(slotted.production, "default", "feed", level)
+    assert files_below(slotted.root) == before
 
 
 def test_a_slot_without_a_student_can_be_halted(tmp_path: Path) -> None:
@@ -93,6 +146,17 @@ def test_resuming_ends_a_halt(slotted: Slotted) -> None:
     before = files_below(slotted.root)
     assert resume(slotted.production, "default") is None
     assert files_below(slotted.root) == before
+
+
+def test_a_halt_by_the_log_alone_can_be_resumed(tmp_path: Path) -> None:
+    """Also where the slot has no folder yet."""
+    project = Slotted(tmp_path)
+    project.production.append(project.slot, HALT, CONTENTS[HALT])
+    assert project.served.halted
+
+    assert resume(project.production, "default") is not None
+    assert not project.served.halted
+    assert not project.slot.folder.exists()
 
 
 def test_a_slot_is_halted_alone(tmp_path: Path) -> None:
@@ -133,6 +197,43 @@ def test_an_unknown_slot_is_refused(slotted: Slotted) -> None:
         halt(slotted.production, "futures", "feed")
 
 
+def both_slots(root: Path) -> Audited:
+    """A project with a default and a swing slot, a release in each."""
+    project = Audited(root)
+    project.promote(1)
+    Audited(root, slot_name="swing").promote(11)
+    return project
+
+
+def test_every_slot_is_halted_by_one_call(tmp_path: Path) -> None:
+    """Each with a flag and a line of its own, and what came of each."""
+    project = both_slots(tmp_path)
+    halt(project.production, "swing", "earlier", NO_NEW_ENTRIES)
+    default, swing = halt_slots(project.production, ["default", "swing"], "feed")
+
+    assert (default.slot, default.before, default.level) == ("default", None, STUDENT_OFF)
+    assert default.entry == project.state.halted
+    assert (swing.slot, swing.before, swing.level, swing.entry) == ("swing", *[NO_NEW_ENTRIES] * 2, None)
+    assert default.refusal is swing.refusal is None
+
+
+def test_no_slot_waits_for_the_line_of_another(tmp_path: Path) -> None:
+    """Every flag is raised before the first line: a log that another process holds keeps nobody trading."""
+    production = both_slots(tmp_path).production
+    flags = [production.slot(name).halt_path for name in ("default", "swing")]
+    raised = []
+    append = production.append
+
+    def appending(*words: Any) -> Entry:
+        raised.append([read_level(flag) for flag in flags])
+        return append(*words)
+
+    production.append = appending  # type: ignore[method-assign]
+    halt_slots(production, ["default", "swing"], "feed")
+
+    assert raised == [[STUDENT_OFF, STUDENT_OFF]] * 2
+
+
 def break_log(slotted: Slotted) -> None:
     """An edited line."""
     slotted.log.write_bytes(slotted.log.read_bytes().replace(b'"market":"us"', b'"market":"nse"'))
@@ -171,12 +272,46 @@ def test_what_could_not_be_recorded_is_recorded_by_halting_again(slotted: Slotte
     assert halt_problems(slotted.slot, slotted.state) == []
 
 
-def test_a_halt_without_its_line_can_be_resumed(slotted: Slotted) -> None:
-    """A flag that no line explains still halts, and resuming ends it with a line."""
-    slotted.slot.halt_path.write_text("{}")
-    assert slotted.served.halted
+def lay_symlink(place: Path) -> None:
+    """A symlink that leads nowhere."""
+    place.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("lay", [Path.touch, lay_symlink, os.mkfifo], ids=["empty file", "symlink", "pipe"])
+def test_a_halt_without_its_line_can_be_resumed(slotted: Slotted, lay: Callable[[Path], None]) -> None:
+    """Whatever is called halt.json halts, and resuming ends it with a line."""
+    lay(slotted.slot.halt_path)
+    assert slotted.served.halt_level == NO_NEW_ENTRIES
     assert resume(slotted.production, "default") is not None
     assert not slotted.served.halted
+
+
+@pytest.mark.parametrize("lay", [Path.touch, lay_symlink, os.mkfifo], ids=["empty file", "symlink", "pipe"])
+@pytest.mark.parametrize("level", HALT_LEVELS)
+def test_what_lies_in_the_flags_place_gives_way_to_a_flag(
+    slotted: Slotted, lay: Callable[[Path], None], level: str
+) -> None:
+    """A halt replaces it at once, and neither waits for a pipe nor writes through a symlink."""
+    lay(slotted.slot.halt_path)
+    halt(slotted.production, "default", "feed", level)
+
+    assert not slotted.slot.halt_path.is_symlink()
+    assert flag_in(slotted)["level"] == level
+    assert not (slotted.slot.folder / "nowhere").exists()
+    assert slotted.said == []
+
+
+def test_a_folder_in_the_flags_place_halts_and_is_said(slotted: Slotted) -> None:
+    """It cannot be replaced: the strictest level holds until somebody moves it away."""
+    slotted.slot.halt_path.mkdir()
+    halt(slotted.production, "default", "feed", STUDENT_OFF)
+
+    assert slotted.served.halt_level == NO_NEW_ENTRIES
+    assert "slot default is halted at no_new_entries" in slotted.said[0]
+    assert "a folder lies where a file belongs" in slotted.said[0]
+    with pytest.raises(OutputError, match="a folder lies where a file belongs"):
+        resume(slotted.production, "default")
+    assert slotted.served.halted
 
 
 def test_a_flag_that_was_removed_is_put_back(slotted: Slotted) -> None:
@@ -196,22 +331,25 @@ import sys
 from pathlib import Path
 from sqkit.errors import SqkitError
 from sqkit.production.interventions import halt
+from tests.crash_driver import limit_file_size
 from tests.releases import Slotted
 project = Slotted(Path(sys.argv[1]))
+if sys.argv[3:]:
+    limit_file_size(int(sys.argv[3]), fatal=False)
 try:
-    halt(project.production, "default", "feed")
+    halt(project.production, "default", "feed", sys.argv[2] if len(sys.argv) > 2 else None)
 except SqkitError as problem:
     print(type(problem).__name__, problem)
 print(*project.said, sep="\\n")
 """
 
 
-def halt_with_rights(slotted: Slotted, read_only: list[Path], rights: list[str]) -> str:
+def halt_with_rights(slotted: Slotted, read_only: list[Path], rights: list[str], *level: str) -> str:
     """What a halt says where some folders are read-only."""
     for folder in read_only:
         folder.chmod(0o555)
     try:
-        words = [*rights, sys.executable, "-c", HALTS, str(slotted.root)]
+        words = [*rights, sys.executable, "-c", HALTS, str(slotted.root), *level]
         run = subprocess.run(words, capture_output=True, text=True, check=False)
     finally:
         for folder in read_only:
@@ -255,10 +393,109 @@ def test_a_halt_that_halts_nothing_says_so(slotted: Slotted, without_root_rights
     lock(slotted)
     said = halt_with_rights(slotted, [slotted.models, slotted.slot.folder], without_root_rights).strip()
 
-    assert said.startswith(f"{OutputError.__name__} slot default is NOT halted")
+    assert said.startswith(f"{OutputError.__name__} slot default is NOT halted: ")
+    assert f"touch {slotted.slot.halt_path} as an account that may, or " in said
     assert "set SENSEQUANT_STUDENT_MODEL_ENABLED=false and restart the engine" in said
     assert len(said.splitlines()) == 1
     assert not slotted.served.halted
+
+
+def halt_without_room(slotted: Slotted, level: str) -> list[str]:
+    """What a halt says where no file may grow by a byte, as on a disk or a quota that is used up."""
+    words = [sys.executable, "-c", HALTS, str(slotted.root), level, "0"]
+    run = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+@pytest.mark.parametrize("level", HALT_LEVELS)
+def test_a_halt_works_where_no_file_can_grow(slotted: Slotted, level: str) -> None:
+    """An empty flag is written, which halts at the strictest level; that is said, and that no line could be written."""
+    log = slotted.log.read_bytes()
+    unlogged, unworded = halt_without_room(slotted, level)
+
+    assert slotted.slot.halt_path.read_bytes() == b""
+    assert slotted.served.halt_level == NO_NEW_ENTRIES
+    assert slotted.log.read_bytes() == log
+    assert unlogged.startswith("slot default is halted, but that is not in the audit log: ")
+    assert unworded.startswith("slot default is halted at no_new_entries: ")
+    assert "until then the flag is empty" in unworded
+    assert ("sqkit halt --level student_off lowers it then" in unworded) == (level == STUDENT_OFF)
+    assert [path.name for path in slotted.slot.folder.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_where_there_is_room_again_halting_again_writes_all_of_it(slotted: Slotted) -> None:
+    """Without a level the strictest stays; the one that was meant has to be named."""
+    halt_without_room(slotted, STUDENT_OFF)
+    halt(slotted.production, "default", "feed")
+    assert (flag_in(slotted)["level"], flag_in(slotted)["reason"]) == (NO_NEW_ENTRIES, "feed")
+
+    halt(slotted.production, "default", "feed", STUDENT_OFF)
+    assert [entry["level"] for entry in slotted.entries[1:]] == [NO_NEW_ENTRIES, STUDENT_OFF]
+    assert slotted.served.halt_level == STUDENT_OFF
+    assert halt_problems(slotted.slot, slotted.state) == []
+
+
+def test_a_halt_goes_further_where_no_file_can_grow(slotted: Slotted) -> None:
+    """From the student to new entries: the flag is emptied by a rename, never half of one."""
+    halt(slotted.production, "default", "feed")
+    halt_without_room(slotted, NO_NEW_ENTRIES)
+
+    assert slotted.slot.halt_path.read_bytes() == b""
+    assert slotted.served.halt_level == NO_NEW_ENTRIES
+
+
+def test_a_flag_that_halts_further_keeps_its_words_where_no_file_can_grow(slotted: Slotted) -> None:
+    """Nothing is lost for a milder halt that cannot be written."""
+    halt(slotted.production, "default", "prices", NO_NEW_ENTRIES)
+    flag = slotted.slot.halt_path.read_bytes()
+    said = halt_without_room(slotted, STUDENT_OFF)
+
+    assert slotted.slot.halt_path.read_bytes() == flag
+    assert "slot default is halted at no_new_entries: " in said[1]
+
+
+def test_a_level_that_can_be_written_nowhere_is_said_to_be_missing(
+    slotted: Slotted, without_root_rights: list[str]
+) -> None:
+    """Read-only folders: the student stays halted, new entries do not, and the line says what does stop them."""
+    halt(slotted.production, "default", "feed")
+    lock(slotted)
+    said = halt_with_rights(
+        slotted, [slotted.models, slotted.slot.folder], without_root_rights, NO_NEW_ENTRIES
+    )
+
+    assert said.startswith("OutputError slot default is NOT halted at no_new_entries: ")
+    assert said.strip().endswith(f"touch {slotted.slot.halt_path} as an account that may, or stop the engine")
+    assert slotted.served.halt_level == STUDENT_OFF
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_a_halt(
+    slotted: Slotted, without_root_rights: list[str]
+) -> None:
+    """A folder that this account may not enter: an engine that may finds no flag in it, so nothing is halted."""
+    lock(slotted)
+    slotted.models.chmod(0o555)
+    slotted.slot.folder.chmod(0)
+    said = halt_with_rights(slotted, [slotted.models], without_root_rights)
+    slotted.slot.folder.chmod(0o755)
+
+    assert said.startswith("OutputError slot default is NOT halted: ")
+    assert not slotted.served.halted
+
+
+def test_a_flag_that_only_others_may_read_is_not_taken_for_the_strictest(
+    slotted: Slotted, without_root_rights: list[str]
+) -> None:
+    """It halts, nobody here knows how far: new entries are not said to be stopped."""
+    halt(slotted.production, "default", "feed")
+    lock(slotted)
+    slotted.slot.halt_path.chmod(0)
+    said = halt_with_rights(
+        slotted, [slotted.models, slotted.slot.folder], without_root_rights, NO_NEW_ENTRIES
+    )
+
+    assert said.startswith("OutputError slot default is NOT halted at no_new_entries: ")
 
 
 def test_a_deleted_log_does_not_keep_from_halting(slotted: Slotted) -> None:

@@ -86,7 +86,7 @@ def test_what_came_between_examining_and_committing_is_not_overwritten(tmp_path:
     assert slotted.live == 2
     production = slotted.production
     examined = len(slotted.entries)
-    production.append(slotted.slot, HALT, {"reason": "feed"}, actor=ASHA)
+    production.append(slotted.slot, HALT, {"level": "student_off", "reason": "feed"}, actor=ASHA)
     slotted.on("")
     assert promote(slotted.place, promotion_of(3), examined=examined)["kind"] == PROMOTE
 

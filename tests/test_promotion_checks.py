@@ -792,7 +792,7 @@ class TestSlot:
 
     def test_a_halted_slot_is_said(self, ready: Promotable) -> None:
         """A promotion into a halted slot is allowed, but nothing is served before somebody resumes."""
-        ready.record(HALT, reason="feed looks wrong")
+        ready.record(HALT, level="student_off", reason="feed looks wrong")
         found = ready.check("slot")
         assert found.status == "advisory"
         assert "sqkit resume" in found.detail

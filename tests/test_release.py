@@ -483,7 +483,20 @@ def test_a_halt_shows_by_its_flag_or_by_the_log(
     served = served_release(slotted.models if log else tmp_path / "host/models", slot)
 
     assert served.halted is (log or flag)
+    assert served.halt_level == ("student_off" if log or flag else None)
     assert served.model is not None
+
+
+def test_of_flag_and_log_the_stricter_halt_holds(slotted: Slotted) -> None:
+    """Whichever it is."""
+    slotted.promote(1)
+    halt(slotted.production, "default", "feed")
+    slotted.slot.halt_path.write_bytes(b"")
+    assert slotted.served.halt_level == "no_new_entries"
+
+    halt(slotted.production, "default", "feed", "no_new_entries")
+    slotted.slot.halt_path.write_text('{"level": "student_off"}')
+    assert slotted.served.halt_level == "no_new_entries"
 
 
 def test_a_model_that_nobody_promoted_is_not_served(slotted: Slotted) -> None:

@@ -15,6 +15,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    HALT_LEVELS,
     OBJECTION,
     POLICY,
     PROMOTE,
@@ -42,7 +43,7 @@ class Told:
     live: dict[str, str | None] = field(default_factory=dict)
     archived: dict[str, list[str]] = field(default_factory=dict)
     barred: dict[str, set[str]] = field(default_factory=dict)
-    halted: dict[str, bool] = field(default_factory=dict)
+    halted: dict[str, str | None] = field(default_factory=dict)
     waiting: dict[str, str | None] = field(default_factory=dict)
     ticked: dict[str, set[str]] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
@@ -74,13 +75,14 @@ class Told:
         self._put(slot, name)
         self.waiting[slot] = None if entry["automatic"] else entry["digest"]
 
-    def halt(self, slot: str, _: int) -> None:
-        self.lines.add(HALT, slot, reason="test")
-        self.halted[slot] = True
+    def halt(self, slot: str, number: int) -> None:
+        level = HALT_LEVELS[number % 2]
+        self.lines.add(HALT, slot, level=level, reason="test")
+        self.halted[slot] = level
 
     def resume(self, slot: str, _: int) -> None:
         self.lines.add(RESUME, slot, reason="")
-        self.halted[slot] = False
+        self.halted[slot] = None
 
     def ratify(self, slot: str, number: int) -> None:
         waiting = self.waiting.get(slot)
@@ -136,7 +138,7 @@ def held_against(notes: Told, slot: str, state: SlotState) -> None:
     assert (state.live.name if state.live else None) == notes.live.get(slot)
     assert list(state.releases) == notes.archived.get(slot, [])
     assert set(state.quarantined) == notes.barred.get(slot, set())
-    assert (state.halted is not None) == notes.halted.get(slot, False)
+    assert state.halt_level == notes.halted.get(slot)
     assert (state.unratified["digest"] if state.unratified else None) == notes.waiting.get(slot)
     assert set(state.attested) == notes.ticked.get(slot, set())
     assert (state.placed_by is not None) == (slot in notes.touched)

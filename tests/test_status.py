@@ -14,6 +14,7 @@ from sqkit.artifacts import STUDENT_FILE
 from sqkit.audit_log import ATTEST
 from sqkit.chain import head_file
 from sqkit.files import write_bytes
+from sqkit.production.interventions import halt
 from sqkit.production.status import status
 from sqkit.production.status_words import status_lines
 from tests.audited import Audited, with_a_past
@@ -118,10 +119,44 @@ def test_the_head_of_the_log_is_there_to_note_elsewhere(project: Audited) -> Non
 
 
 def test_a_halt_is_said_first(project: Audited) -> None:
-    """Who, when and why."""
-    assert text(project).splitlines()[0] == f"slot default: HALTED, {found_name(project)} is live"
-    assert "2025-04-02T17:00:00Z by Bela (bela@desk2), line 12; reason: feed looks wrong" in text(project)
+    """How far, who, when and why."""
+    assert (
+        text(project).splitlines()[0] == f"slot default: HALTED (student_off), {found_name(project)} is live"
+    )
+    assert (
+        "student_off, 2025-04-02T17:00:00Z by Bela (bela@desk2), line 12; reason: feed looks wrong"
+        in text(project)
+    )
+    assert found(project)["flag"]["by_name"] == "Bela"
     assert "HALTED" not in text(project, "swing")
+    assert (found(project, "swing")["halt_level"], found(project, "swing")["flag"]) == (None, None)
+
+
+@pytest.mark.parametrize("said", ["", "{}", "torn {", '{"level": "no_new_entries"}'])
+def test_a_flag_that_no_line_explains_is_said_with_its_level(project: Audited, said: str) -> None:
+    """Also one that cannot be read: it halts at the strictest level, and is a problem until somebody settles it."""
+    (project.models / "swing/halt.json").write_text(said)
+
+    assert found(project, "swing")["halt_level"] == "no_new_entries"
+    assert "slot swing: HALTED (no_new_entries), " in text(project, "swing")
+    assert "no_new_entries, nobody knows when; reason: none given" in text(project, "swing")
+    assert "halts slot swing, but no line of the log does" in found(project, "swing")["problems"][0]
+
+
+def test_the_stricter_of_flag_and_log_is_shown(project: Audited) -> None:
+    """That one holds, and the difference is a problem."""
+    (project.models / "production/halt.json").write_bytes(b"")
+
+    assert found(project)["halt_level"] == "no_new_entries"
+    assert "halts slot default at no_new_entries, the log at student_off" in found(project)["problems"][0]
+
+
+def test_a_slot_without_a_student_shows_its_halt_too(tmp_path: Path) -> None:
+    """Its baseline does not enter either."""
+    project = Audited(tmp_path)
+    halt(project.production, "default", "month end", "no_new_entries")
+
+    assert text(project).splitlines()[0].startswith("slot default: HALTED (no_new_entries), no student")
 
 
 def found_name(project: Audited) -> str:

@@ -52,7 +52,7 @@ NOW = dt.datetime(2025, 3, 1, 9, 30, tzinfo=dt.UTC)
 DELIVERIES = "data/models/webhooks.jsonl"
 
 UNSIGNED = {"statement": None, "signature": None, "signers": None}
-HALTED = {"reason": "prices stood still"}
+HALTED = {"level": "no_new_entries", "reason": "prices stood still"}
 PROMOTED = {
     "approvals": {"ml_lead": {"name": "Ana", "signed": True}},
     "boxes": {"criteria-met": "evidence"},
@@ -267,7 +267,7 @@ def test_a_promotion_is_told_with_everything_a_receiver_needs(tmp_path: Path) ->
             "release.found_unmanaged",
             {"new": None},
         ),
-        (HALT, HALTED, "slot.halted", {"reason": HALTED["reason"], "new": None, "previous": None}),
+        (HALT, HALTED, "slot.halted", {**HALTED, "new": None, "previous": None}),
         (RESUME, {"reason": ""}, "slot.resumed", {"reason": ""}),
         (
             RATIFY,
@@ -350,7 +350,7 @@ def test_a_rollback_to_no_student_says_so(tmp_path: Path) -> None:
 
 def test_an_event_stays_small_whatever_a_person_writes(tmp_path: Path) -> None:
     """A reason of a megabyte is cut, and the log's digest still stands for all of it."""
-    entry = _entry(tmp_path, HALT, {"reason": "x" * 1_000_000})
+    entry = _entry(tmp_path, HALT, HALTED | {"reason": "x" * 1_000_000})
 
     event = event_of(entry, line=1, previous=None)
 

@@ -6,16 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from sqkit.cli.words import Json, Switch, app, group, show
-from sqkit.errors import UsageError
+from sqkit.errors import SqkitError, UsageError
 
 if TYPE_CHECKING:
     from sqkit.people import Actor
     from sqkit.production.changes import Production
+    from sqkit.production.interventions import Halted
     from sqkit.production.promoter import Promoted, RolledBack, StudentModelPromoter
     from sqkit.settings import Settings
 
@@ -25,6 +26,8 @@ quarantine = group("quarantine", "Models that were rolled back and must not come
 
 As = Annotated[str, Parameter(name="--as", show_default=False)]
 Text = Annotated[str, Parameter(show_default=False)]
+Every = Annotated[bool, Parameter(name="--all", negative=())]
+Level = Literal["student_off", "no_new_entries"]
 
 
 @app.command
@@ -242,8 +245,18 @@ def _drill(production: Production, slot: str, json: bool) -> int:
 
 
 @app.command
-def halt(*, reason: str, slot: str = "default", as_: As = "", json: Json = False) -> int:
-    """Stop the student of a slot at once: the engine runs its baseline. Needs nobody's permission.
+def halt(
+    *,
+    reason: str,
+    slot: str | None = None,
+    every: Every = False,
+    level: Level | None = None,
+    as_: As = "",
+    json: Json = False,
+) -> int:
+    """Stop the student of a slot at once, or all new entries. Needs nobody's permission.
+
+    Exits and the square-off go on. Exit 2 where a slot can be halted neither by its flag nor by the audit log.
 
     Parameters
     ----------
@@ -251,44 +264,95 @@ def halt(*, reason: str, slot: str = "default", as_: As = "", json: Json = False
         Kept in the audit log.
     slot
         default, or a strategy.
+    every
+        Every slot of the settings.
+    level
+        student_off: the engine trades its baseline; no_new_entries: nor does that enter. By default
+        student_off, and what is halted at no_new_entries stays so.
     as_
         Who you are; by default the account's name.
     json
-        Print the audit line as JSON.
+        Print what came of it, with the audit lines, as JSON.
     """
-    from sqkit.production.interventions import halt as stop
+    from sqkit.production.interventions import halt_slots
 
     production = _production(as_, at_once=True)
-    place = production.slot(slot)
-    said = "is halted already" if place.halt_path.exists() else "halted"
-    entry = stop(production, slot, reason)
-    line = f"slot {place.name}: {said}; sqkit resume{_slot_words(place.name)} ends it"
-    show({"halt": entry}, json, [line])
-    return 0
+    done = halt_slots(production, _slots(production, slot, every=every), reason, level)
+    for one in done:
+        if one.refusal is not None:
+            _say(str(one.refusal))
+    lines = [_halt_line(one) for one in done if one.refusal is None]
+    show({"slots": [_halt_record(one) for one in done]}, json, lines)
+    refused = [one.refusal.exit_code for one in done if one.refusal is not None]
+    return next(iter(refused), 0)
+
+
+def _slots(production: Production, slot: str | None, *, every: bool) -> list[str]:
+    if slot is not None and every:
+        raise UsageError("--slot names one slot, --all means every one; give one of them")
+    return list(production.settings.slot_paths()) if every else [slot or "default"]
+
+
+def _halt_line(one: Halted) -> str:
+    from sqkit.production.halting import MEANING
+
+    assert one.level is not None
+    said = "is halted already" if one.entry is None and one.before == one.level else "halted"
+    before = f", before {one.before}" if one.before not in (None, one.level) else ""
+    return (
+        f"slot {one.slot}: {said}, {one.level}{before} ({MEANING[one.level]}); sqkit resume{_slot_words(one.slot)} "
+        "ends it"
+    )
+
+
+def _halt_record(one: Halted) -> dict[str, Any]:
+    return {
+        "before": one.before,
+        "halt": one.entry,
+        "level": one.level,
+        "problem": str(one.refusal or ""),
+        "slot": one.slot,
+    }
 
 
 @app.command
-def resume(*, slot: str = "default", reason: Text = "", as_: As = "", json: Json = False) -> int:
-    """End a halt: the student of the slot is served again.
+def resume(
+    *, slot: str | None = None, every: Every = False, reason: Text = "", as_: As = "", json: Json = False
+) -> int:
+    """End a halt, whatever its level: the student of the slot is served again.
 
     Parameters
     ----------
     slot
         default, or a strategy.
+    every
+        Every slot of the settings.
     reason
         Kept in the audit log.
     as_
         Who you are; by default the account's name.
     json
-        Print the audit line as JSON.
+        Print what came of it, with the audit lines, as JSON.
     """
     from sqkit.production.interventions import resume as go_on
 
     production = _production(as_)
-    entry = go_on(production, slot, reason)
-    said = "resumed" if entry else "is not halted; nothing to do"
-    show({"resume": entry}, json, [f"slot {production.slot(slot).name}: {said}"])
-    return 0
+    found, lines, code = list[dict[str, Any]](), list[str](), 0
+    for name in _slots(production, slot, every=every):
+        entry, problem = None, ""
+        try:
+            entry = go_on(production, name, reason)
+        except (SqkitError, OSError) as refusal:
+            if not every:
+                raise
+            problem, code = str(refusal), code or getattr(refusal, "exit_code", 2)
+            _say(f"slot {name} is not resumed: {problem}")
+        else:
+            said = "resumed" if entry else "is not halted; nothing to do"
+            lines.append(f"slot {production.slot(name).name}: {said}")
+        found.append({"problem": problem, "resume": entry, "slot": production.slot(name).name})
+    show({"slots": found}, json, lines)
+    return code
 
 
 @app.command

@@ -105,15 +105,16 @@ def _earlier_stays(state: SlotState, asked: Moment) -> list[Stay]:
 
 
 def _ended_halts(entries: Iterable[Entry], slot: str, asked: Moment) -> list[dict[str, str]]:
-    """Halts that ended within the asked day or month."""
-    found, since = [], ""
+    """Halts that ended within the asked day or month, at another level or altogether."""
+    found, begun = [], None
     for entry in entries:
-        if entry["slot"] == slot and entry["kind"] == HALT:
-            since = since or entry["at"]
-        elif entry["slot"] == slot and entry["kind"] == RESUME:
-            if asked.span and since and _instant(entry) >= asked.start:
-                found.append({"since": since, "until": entry["at"]})
-            since = ""
+        if entry["slot"] != slot or entry["kind"] not in (HALT, RESUME):
+            continue
+        if begun is not None and entry.get("level") == begun["level"]:
+            continue
+        if begun is not None and asked.span and _instant(entry) >= asked.start:
+            found.append({"level": begun["level"], "since": begun["at"], "until": entry["at"]})
+        begun = entry if entry["kind"] == HALT else None
     return found
 
 
@@ -172,7 +173,8 @@ def _slot_lines(slot: Mapping[str, Any], asked: Moment) -> list[str]:
             f"until {_when(stay['until'], asked.zone)}"
         )
     lines += [
-        f"    halted earlier that {asked.span}: from {_when(one['since'], asked.zone)} until {_when(one['until'], asked.zone)}"
+        f"    halted ({one['level']}) earlier that {asked.span}: from {_when(one['since'], asked.zone)} "
+        f"until {_when(one['until'], asked.zone)}"
         for one in slot["halts"]
     ]
     return lines
@@ -208,7 +210,7 @@ def _circumstances(slot: Mapping[str, Any], zone: str) -> list[str]:
     if slot["halted"]:
         entry = slot["halted"]["entry"]
         lines.append(
-            f"HALTED since {_when(entry['at'], zone)} by {actor_words(entry['actor'])}, line "
+            f"HALTED ({entry['level']}) since {_when(entry['at'], zone)} by {actor_words(entry['actor'])}, line "
             f"{slot['halted']['line']}; reason: {entry['reason']}"
         )
     else:

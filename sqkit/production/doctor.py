@@ -18,6 +18,7 @@ from sqkit.files import temporaries
 from sqkit.production.archive import archive_differences, is_sealed, leftovers
 from sqkit.production.audit import AuditLog
 from sqkit.production.changes import Production
+from sqkit.production.halting import read_level
 from sqkit.production.slot_check import (
     halt_problems,
     has_log,
@@ -115,7 +116,7 @@ def _slot_problems(models_dir: Path, entries: Sequence[Entry], slot: Slot) -> It
     halts = halt_problems(slot, state)
     for line in slot_problems(models_dir, entries, slot):
         if line in halts:
-            yield _halt_problem(line, state)
+            yield _halt_problem(line, slot, state)
         elif managed:
             yield Problem(line, mends=not damaged)
         else:
@@ -124,9 +125,10 @@ def _slot_problems(models_dir: Path, entries: Sequence[Entry], slot: Slot) -> It
         yield Problem(f"{leftover}: left by a process that was killed, or being written now", mends=True)
 
 
-def _halt_problem(line: str, state: SlotState) -> Problem:
+def _halt_problem(line: str, slot: Slot, state: SlotState) -> Problem:
+    """A flag that is gone is written again; between two levels, and where no line halts, a person decides."""
     if state.halted is not None:
-        return Problem(line, mends=True)
+        return Problem(line, mends=read_level(slot.halt_path) is None)
     return Problem(f"{line}; sqkit halt puts it into the log, sqkit resume ends it")
 
 

@@ -14,6 +14,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    NO_NEW_ENTRIES,
     OBJECTION,
     POLICY,
     PROMOTE,
@@ -49,7 +50,7 @@ class _Known:
     releases: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     policies: dict[str, Entry] = field(default_factory=dict)
-    halted: set[str] = field(default_factory=set)
+    halted: dict[str, str] = field(default_factory=dict)
 
 
 def events(entries: Iterable[Entry], slot: str | None = None) -> list[dict[str, Any]]:
@@ -165,9 +166,9 @@ def _remember(known: _Known, number: int, entry: Entry) -> None:
     if entry["kind"] == POLICY:
         known.policies[entry["slot"]] = entry
     if entry["kind"] == HALT:
-        known.halted.add(entry["slot"])
+        known.halted[entry["slot"]] = entry["level"]
     if entry["kind"] == RESUME:
-        known.halted.discard(entry["slot"])
+        known.halted.pop(entry["slot"], None)
 
 
 def _replaced(entry: Entry, known: _Known) -> str:
@@ -215,13 +216,16 @@ def _unmanaged(entry: Entry, _: _Known) -> _Told:
 
 
 def _halt(entry: Entry, known: _Known) -> _Told:
-    before = "halted" if entry["slot"] in known.halted else "running"
-    return _Told("halted the student", before, "halted", entry["reason"])
+    what = "halted the student" + (" and new entries" if entry["level"] == NO_NEW_ENTRIES else "")
+    return _Told(what, _running(entry, known), entry["level"], entry["reason"])
 
 
 def _resume(entry: Entry, known: _Known) -> _Told:
-    before = "halted" if entry["slot"] in known.halted else "running"
-    return _Told("resumed the student", before, "running", entry["reason"])
+    return _Told("resumed the student", _running(entry, known), "running", entry["reason"])
+
+
+def _running(entry: Entry, known: _Known) -> str:
+    return known.halted.get(entry["slot"], "running")
 
 
 def _ratify(entry: Entry, known: _Known) -> _Told:

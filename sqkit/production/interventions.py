@@ -6,77 +6,170 @@ takes a `Production` and returns the audit line, None where nothing was to be do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from os.path import lexists
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqkit.audit_log import HALT, QUARANTINE_RELEASE, RATIFY, RESUME
+from sqkit.audit_log import HALT, HALT_LEVELS, QUARANTINE_RELEASE, RATIFY, RESUME, STUDENT_OFF
 from sqkit.chain import Entry
 from sqkit.errors import ArchiveAmbiguous, ArchiveUnknown, OutputError, SelfApproval, SqkitError, UsageError
-from sqkit.files import canonical_json, fsync_folder, output_errors, write_json
+from sqkit.files import canonical_json, fsync_folder, output_errors
 from sqkit.people import one_line
 from sqkit.production.audit import instant
 from sqkit.production.changes import Production
+from sqkit.production.halting import flag_of, read_halt, read_level, stricter, sure_level, write_flag
 from sqkit.production.signed_facts import signature_of
 from sqkit.production.signing import RATIFY as RATIFY_NAMESPACE
 from sqkit.production.slots import Slot
 from sqkit.settings import PREFIX
 
 
-def halt(production: Production, slot: str, reason: str) -> Entry | None:
-    """Stop the student of a slot: the engine runs its baseline. Halting again changes nothing.
+class Halted(NamedTuple):
+    """What came of halting a slot.
+
+    Attributes
+    ----------
+    before, level
+        The level at which it was halted before, and is now; None where it was not, or is not.
+    entry
+        The audit line; None where nothing was to be said, or the log could not be written.
+    refusal
+        Why it is not halted as asked; None where it is.
+    """
+
+    slot: str
+    before: str | None
+    level: str | None
+    entry: Entry | None
+    refusal: OutputError | None = None
+
+
+class _Flag(NamedTuple):
+    """The flag of a slot after it was raised: the level before and the one asked for, and what went wrong."""
+
+    place: Slot
+    before: str | None
+    asked: str
+    problem: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether what lies there halts as far as was asked, or further."""
+        lying = sure_level(self.place.halt_path)
+        return stricter(lying, self.asked) == lying
+
+
+def halt(production: Production, slot: str, reason: str, level: str | None = None) -> Entry | None:
+    """Stop the student of a slot, or all new entries; halting again at the same level changes nothing.
 
     The flag beside the model comes first, so that a broken log or a full disk for the log does not keep
     the student trading. Either of the two halts; `say` is told where the other could not be written.
+
+    Parameters
+    ----------
+    level
+        `STUDENT_OFF` (the baseline trades on) or `NO_NEW_ENTRIES`, also where the slot is halted at the other one.
+        None asks for the first and leaves a stricter one as it is.
 
     Raises
     ------
     OutputError
         Neither flag nor line can be written.
     """
+    (done,) = halt_slots(production, [slot], reason, level)
+    if done.refusal is not None:
+        raise done.refusal
+    return done.entry
+
+
+def halt_slots(
+    production: Production, slots: Iterable[str], reason: str, level: str | None = None
+) -> list[Halted]:
+    """`halt` for several slots: every flag first, and none waits for another slot's line or fails with it."""
     reason = _reason(reason, "halt")
-    place = production.slot(slot)
-    unflagged = _raise_flag(production, place, reason)
-    entry = None
-    try:
-        if production.state(place).halted is None:
-            entry = production.append(place, HALT, {"reason": reason})
-    except (SqkitError, OSError) as problem:
-        if unflagged:
-            raise OutputError(
-                f"slot {place.name} is NOT halted: {unflagged}; {problem}; set {PREFIX}STUDENT_MODEL_ENABLED=false and "
-                "restart the engine",
-                slot=place.name,
-            ) from None
-        production.say(f"slot {place.name} is halted, but that is not in the audit log: {problem}")
-    else:
-        if unflagged:
-            production.say(f"slot {place.name} is halted by the audit log alone: {unflagged}")
-    return entry
+    if level is not None and level not in HALT_LEVELS:
+        raise UsageError(f"halt: level {level!r}: choose one of {', '.join(HALT_LEVELS)}", level=level)
+    flags = [_raise_flag(production, production.slot(slot), reason, level) for slot in slots]
+    return [_note_halt(production, flag, reason, lowering=level is not None) for flag in flags]
 
 
-def _raise_flag(production: Production, place: Slot, reason: str) -> str:
-    """Write ``halt.json`` unless it is there; why that was not possible, or nothing."""
-    flag = {"at": instant(production.now()), "by": production.actor.to_dict(), "reason": reason}
+def _raise_flag(production: Production, place: Slot, reason: str, level: str | None) -> _Flag:
+    """Write ``halt.json`` unless it says that level already."""
+    found = read_halt(place.halt_path) if lexists(place.halt_path) else None
+    before = found.level if found else None
+    asked = level or before or STUDENT_OFF
+    if found is not None and found.level == asked and found.at:
+        return _Flag(place, before, asked)
+    line = {
+        "actor": production.actor.to_dict(),
+        "at": instant(production.now()),
+        "level": asked,
+        "reason": reason,
+    }
     try:
-        if not place.halt_path.exists():
-            write_json(place.halt_path, flag)
+        return _Flag(place, before, asked, write_flag(place.halt_path, flag_of(line)))
     except (SqkitError, OSError) as problem:
-        return str(problem)
-    return ""
+        return _Flag(place, before, asked, str(problem))
+
+
+def _note_halt(production: Production, flag: _Flag, reason: str, *, lowering: bool) -> Halted:
+    """Append the line of a halt unless the log says that level already; without `lowering` a stricter one stays."""
+    before, known, entry, unlogged = flag.before, None, None, ""
+    try:
+        known = production.state(flag.place).halt_level
+        before = stricter(before, known)
+        if not lowering and stricter(flag.asked, known) != flag.asked:
+            flag = _raise_flag(production, flag.place, reason, known)
+        if known != flag.asked:
+            entry = production.append(flag.place, HALT, {"level": flag.asked, "reason": reason})
+            known = flag.asked
+    except (SqkitError, OSError) as problem:
+        unlogged = str(problem)
+    level = stricter(sure_level(flag.place.halt_path), known)
+    if unlogged and not flag.holds:
+        return Halted(flag.place.name, before, level, None, _not_halted(flag, level, unlogged))
+    _say_what_is_missing(production, flag, unlogged)
+    return Halted(flag.place.name, before, level, entry)
+
+
+def _not_halted(flag: _Flag, level: str | None, unlogged: str) -> OutputError:
+    place, asked = flag.place, f" at {flag.asked}" if level else ""
+    last = (
+        f"set {PREFIX}STUDENT_MODEL_ENABLED=false and restart the engine"
+        if flag.asked == STUDENT_OFF
+        else "stop the engine"
+    )
+    why = "; ".join(filter(None, (flag.problem, unlogged)))
+    return OutputError(
+        f"slot {place.name} is NOT halted{asked}: {why}; touch {place.halt_path} as an account that may, or {last}",
+        slot=place.name,
+    )
+
+
+def _say_what_is_missing(production: Production, flag: _Flag, unlogged: str) -> None:
+    """Of a slot that is halted: which half of the halt could not be written, or not as asked."""
+    name, lying = flag.place.name, sure_level(flag.place.halt_path)
+    if unlogged:
+        production.say(f"slot {name} is halted, but that is not in the audit log: {unlogged}")
+    if flag.problem and not flag.holds:
+        production.say(f"slot {name} is halted by the audit log alone: {flag.problem}")
+    elif flag.problem:
+        lowered = "" if lying == flag.asked else f"; sqkit halt --level {flag.asked} lowers it then"
+        production.say(f"slot {name} is halted at {lying}: {flag.problem}{lowered}")
 
 
 def resume(production: Production, slot: str, reason: str = "") -> Entry | None:
     """End a halt. Resuming what is not halted changes nothing."""
     place = production.slot(slot)
-    halted = production.state(place).halted is not None
-    if not halted and not place.halt_path.exists():
+    if production.state(place).halted is None and read_level(place.halt_path) is None:
         return None
     entry = production.append(place, RESUME, {"reason": one_line(reason)})
-    with output_errors(place.halt_path):
-        place.halt_path.unlink(missing_ok=True)
-        fsync_folder(place.folder)
+    if read_level(place.halt_path) is not None:
+        with output_errors(place.halt_path):
+            place.halt_path.unlink(missing_ok=True)
+            fsync_folder(place.folder)
     return entry
 
 

@@ -29,6 +29,7 @@ from sqkit.files import (
 )
 from sqkit.production.archive import archived_model, is_sealed, is_stored, seal
 from sqkit.production.env_file import ENABLED, env_path, rewrite
+from sqkit.production.halting import flag_of, read_level
 from sqkit.production.release import production_bytes, read_release, release_record
 from sqkit.production.slot_state import ReleaseFact, SlotState
 from sqkit.production.slots import Slot
@@ -75,9 +76,8 @@ def finishing(
         if not is_sealed(models_dir, release.name)
         and (is_stored(models_dir, release.name) or release.entry["digest"] == IMAGINED)
     ]
-    if state.halted is not None and not slot.halt_path.exists():
-        halted = state.halted
-        flag = {"at": halted["at"], "by": halted["actor"], "reason": halted["reason"]}
+    if state.halted is not None and read_level(slot.halt_path) is None:
+        flag = flag_of(state.halted)
         steps.append(Step(f"write {slot.halt_path.name} again", lambda: write_json(slot.halt_path, flag)))
     steps += [
         Step(f"remove {path.name}, left by a process that was killed", partial(_remove, path))

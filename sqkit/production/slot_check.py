@@ -15,6 +15,7 @@ from sqkit.audit_log import AUDIT_FILE
 from sqkit.chain import Entry
 from sqkit.errors import SqkitError
 from sqkit.files import sha256_bytes
+from sqkit.production.halting import read_level
 from sqkit.production.release import production_bytes, read_release, release_record
 from sqkit.production.slot_state import ReleaseFact, SlotState, fold
 from sqkit.production.slots import Slot
@@ -122,11 +123,17 @@ def record_problems(
 
 def halt_problems(slot: Slot, state: SlotState) -> list[str]:
     """What is different between the halt flag of a slot and the log."""
-    if state.halted is not None and not slot.halt_path.exists():
-        return [f"{slot.halt_path}: missing, but slot {slot.name} was halted at {state.halted['at']}"]
-    if state.halted is None and slot.halt_path.exists():
-        return [f"{slot.halt_path}: halts slot {slot.name}, but no line of the log does"]
-    return []
+    flag, said, shown = read_level(slot.halt_path), state.halt_level, str(slot.halt_path)
+    if flag == said:
+        return []
+    if flag is None and state.halted is not None:
+        return [f"{shown}: missing, but slot {slot.name} was halted at {state.halted['at']} ({said})"]
+    if said is None:
+        return [f"{shown}: halts slot {slot.name}, but no line of the log does ({flag})"]
+    return [
+        f"{shown}: halts slot {slot.name} at {flag}, the log at {said}; the stricter one holds, sqkit halt --level "
+        "LEVEL settles it"
+    ]
 
 
 def lone_problems(slot: Slot) -> list[str]:

@@ -102,6 +102,11 @@ class SlotState:
     drill: Entry | None = None
     attested: Mapping[str, Entry] = field(default_factory=dict)
 
+    @property
+    def halt_level(self) -> str | None:
+        """The level of the halt in force; None where the log does not halt the slot."""
+        return None if self.halted is None else self.halted["level"]
+
 
 def fold(entries: Iterable[Entry], slot: str, before: SlotState | None = None) -> SlotState:
     """The state of a slot after these lines, which follow on those that led to the state `before`."""

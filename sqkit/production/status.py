@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqkit.audit_log import PROMOTE, ROLLBACK
-from sqkit.chain import Entry, json_of
+from sqkit.chain import Entry
 from sqkit.checklist_inputs import Policy
 from sqkit.errors import AuditBroken, SqkitError
 from sqkit.policy_in_force import accepted_line, policy_digest, policy_in_force, setting_name, shown
 from sqkit.production.archive import archive_folder
 from sqkit.production.audit import AuditLog
 from sqkit.production.boxes import DRILL_DAYS
+from sqkit.production.halting import read_halt, stricter
 from sqkit.production.moment import stamp
 from sqkit.production.release import read_release
 from sqkit.production.release_papers import release_papers
@@ -91,9 +92,11 @@ def status(
 def _from_log(case: _Case, slot: Slot) -> dict[str, Any]:
     state = fold(case.entries, slot.name)
     live = state.live
+    common = _common(case, slot, state.placed_by, live.entry if live else None)
     found = {
-        **_common(case, slot, state.placed_by, live.entry if live else None),
+        **common,
         "drill": _drill(case, state),
+        "halt_level": stricter(common["halt_level"], state.halt_level),
         "halted": _line(case, state.halted),
         "policy": _policy(case, slot),
         "problems": slot_problems(case.models_dir, case.entries, slot),
@@ -112,12 +115,14 @@ def _from_log(case: _Case, slot: Slot) -> dict[str, Any]:
 def _common(case: _Case, slot: Slot, placed_by: Entry | None, promotion: Entry | None) -> dict[str, Any]:
     """What log and record both tell: the live release, who put it there, who approved it."""
     promoted = promotion if promotion is not None and promotion["kind"] == PROMOTE else None
+    flag = read_halt(slot.halt_path)
     return {
         "approvals": promoted["approvals"] if promoted else {},
         "boxes_open": [],
         "decision": None,
         "enabled": case.settings.student_model_enabled,
-        "flag": _flag(slot),
+        "flag": flag._asdict() if flag else None,
+        "halt_level": flag.level if flag else None,
         "live": _release(case, promotion),
         "notes": [],
         "path": slot.model_path.as_posix(),
@@ -129,14 +134,6 @@ def _common(case: _Case, slot: Slot, placed_by: Entry | None, promotion: Entry |
         "slot": slot.name,
         "symbols": promoted["symbols"] if promoted else None,
     }
-
-
-def _flag(slot: Slot) -> dict[str, Any] | None:
-    """What ``halt.json`` says, empty where it cannot be read; None where the slot is not halted by it."""
-    if not slot.halt_path.exists():
-        return None
-    said = json_of(slot.halt_path)
-    return said if isinstance(said, dict) else {}
 
 
 def _release(case: _Case, promotion: Entry | None) -> dict[str, Any] | None:

@@ -29,13 +29,13 @@ def _slot_lines(slot: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _headline(slot: Mapping[str, Any]) -> str:
-    live, name = slot["live"], f"slot {slot['slot']}"
+    halted = f" HALTED ({slot['halt_level']})," if slot["halt_level"] else ""
+    live, name = slot["live"], f"slot {slot['slot']}:{halted}"
     if slot["placed_by"] is None:
-        return f"{name}: {NO_STUDENT}; nothing was ever promoted here"
+        return f"{name} {NO_STUDENT}; nothing was ever promoted here"
     if live is None:
-        return f"{name}: {NO_STUDENT}; the engine runs its baseline"
-    halted = " HALTED," if slot["halted"] or slot["flag"] is not None else ""
-    return f"{name}:{halted} {release_words(live['release'], live['model_version'])} is live"
+        return f"{name} {NO_STUDENT}; the engine runs its baseline"
+    return f"{name} {release_words(live['release'], live['model_version'])} is live"
 
 
 def _facts(slot: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -60,18 +60,18 @@ def _facts(slot: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _halt(slot: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    level, flag = slot["halt_level"], slot["flag"]
     if slot["halted"]:
         entry, line = slot["halted"]["entry"], slot["halted"]["line"]
         yield (
             "HALTED",
-            f"{entry['at']} by {actor_words(entry['actor'])}, line {line}; reason: {entry['reason']}",
+            f"{level}, {entry['at']} by {actor_words(entry['actor'])}, line {line}; reason: {entry['reason']}",
         )
-    elif slot["flag"] is not None:
-        flag = slot["flag"]
-        by = f" by {flag['by']['name']}" if isinstance(flag.get("by"), dict) and "name" in flag["by"] else ""
+    elif flag is not None:
+        by = f" by {flag['by_name']}" if flag["by_name"] else ""
         yield (
             "HALTED",
-            f"{flag.get('at', 'nobody knows when')}{by}; reason: {flag.get('reason', 'none given')}",
+            f"{level}, {flag['at'] or 'nobody knows when'}{by}; reason: {flag['reason'] or 'none given'}",
         )
 
 

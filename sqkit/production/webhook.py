@@ -57,6 +57,7 @@ _EVENTS: Final = {
 _MORE: Final = {
     PROMOTE: ("reduced_control",),
     ROLLBACK: ("automatic", "quarantines"),
+    HALT: ("level",),
     RATIFY: ("rollback",),
     QUARANTINE_RELEASE: ("model",),
     POLICY: ("policy_digest",),
