@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +15,7 @@ from sqkit.production.promoter import StudentModelPromoter
 from sqkit.production.slot_state import fold
 from sqkit.settings import Settings
 from tests.factory import FIRST, PROJECT, SECOND, clock_of, make_candidate
-from tests.project import clean_environment
+from tests.shell import in_bash as pasted
 
 pytestmark = pytest.mark.slow
 
@@ -60,31 +56,8 @@ def copied(project: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def in_bash(block: str, root: Path) -> str:
-    """Run a block in a project as a person would paste it; what it printed. Scratch folders lie beside it."""
-    commands, scratch = root.with_name("bin"), root.with_name("scratch")
-    for folder in (commands, scratch):
-        folder.mkdir(exist_ok=True)
-    command = commands / "sqkit"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m sqkit.cli "$@"\n')
-    command.chmod(0o755)
-    bash = shutil.which("bash")
-    assert bash is not None
-    done = subprocess.run(
-        [bash, "-e", "-o", "pipefail", "-c", block],
-        cwd=root,
-        env=clean_environment()
-        | {
-            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
-            "SOURCE_DATE_EPOCH": str(int(clock_of(SECOND).timestamp())),
-            "TMPDIR": str(scratch),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
+    """Run a block in a project as a person would paste it, on the day of the second release; what it printed."""
+    return pasted(block, root, clock_of(SECOND))
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -1,30 +1,50 @@
 """The life of a student: trained, validated, approved, promoted, served, replaced, brought back.
 
-One story: A is promoted on 1 January, B on 1 March. It is told in process by `StudentModelPromoter` and
-on the command line; every candidate is real (`tests.factory`). What happens when the process is killed
-on the way stands in the tests of crashes.
+One story: A is promoted on 1 January, B on 1 March. It is told in process by `StudentModelPromoter`, on
+the command line, and once more with the process killed at each step and started again; every candidate is real
+(`tests.factory`). Kills at every single call stand in the tests of crashes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import io
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sqkit.artifacts import ARCHIVE_FOLDER, CHECKLIST_FILE, RELEASE_FILE
+from sqkit.artifacts import (
+    APPROVALS_FILE,
+    ARCHIVE_FOLDER,
+    CHECKLIST_FILE,
+    CHECKLIST_PAGE,
+    RELEASE_FILE,
+    STUDENT_FILE,
+)
+from sqkit.audit_log import AUDIT_FILE, PROMOTE, ROLLBACK, read_audit
+from sqkit.cli import main
 from sqkit.errors import ArchiveUnknown, DecisionStale, Quarantined
 from sqkit.files import sha256_file
 from sqkit.people import Actor
+from sqkit.production.audit_check import check_audit
 from sqkit.production.promoter import StudentModelPromoter
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
-from tests.factory import FIRST, SECOND, clock_of, make_candidate
+from tests.crash_driver import Warm, die, ended
+from tests.factory import APPROVERS, FIRST, PROJECT, SECOND, clock_of, make_candidate
 from tests.project import Project
+from tests.shell import in_bash, started
 
 pytestmark = pytest.mark.slow
 
@@ -157,3 +177,137 @@ def test_the_story_on_the_command_line(story: Story) -> None:
     story.sqkit(APRIL, "rollback", "--to", "none", "--reason", "stop")
     assert not (story.root / LIVE).exists()
     assert "no student" in story.sqkit(APRIL, "status").stdout
+
+
+# --- killed and started again
+
+NEW_YEAR = clock_of(FIRST)
+AGAIN = MODELS / f"{FIRST}b/student"
+"""Where docs/promotion.md has a candidate decided again that people have signed."""
+
+STEPS: list[tuple[list[str], str, int]] = [
+    (["rollback", "--slot", "swing", "--drill"], AUDIT_FILE, 0),
+    (
+        ["attest", "period-representative", "--model", f"{AGAIN}/{STUDENT_FILE}", "--note", "looked"],
+        APPROVALS_FILE,
+        0,
+    ),
+    *(
+        (["approve", "--model", f"{AGAIN}/{STUDENT_FILE}", "--role", role, "--as", name], APPROVALS_FILE, 0)
+        for role, name in APPROVERS.items()
+    ),
+    (["promote", "--model", f"{AGAIN}/{STUDENT_FILE}"], AUDIT_FILE, DecisionStale.exit_code),
+    (["rollback", "--reason", "worse live"], AUDIT_FILE, 0),
+]
+"""A command, the file in which its fact stands, and how it exits when it is run again though the fact counts."""
+
+
+def deciding_again() -> str:
+    """The block of docs/promotion.md on another decision about what was signed, for the first candidate."""
+    page = (PROJECT / "docs/promotion.md").read_text(encoding="utf-8")
+    found = re.search(r"^### Deciding again\n.*?^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    assert found[1].count(SECOND) == 5
+    return found[1].replace(SECOND, FIRST)
+
+
+def kill_at(file: str, *, counts: bool) -> Callable[[str, tuple[Any, ...]], None]:
+    """An audit hook that kills the process where a fact is about to stand in a file, or stands there.
+
+    In the log: before the line is written, before ``audit.head`` names it. In the book: before it gets its name,
+    before the page is drawn again.
+    """
+    if file == AUDIT_FILE:
+        event, begins = ("os.rename", "audit.head") if counts else ("open", AUDIT_FILE)
+    else:
+        event, begins = ("open", f".{CHECKLIST_PAGE}.") if counts else ("os.rename", APPROVALS_FILE)
+
+    def hook(what: str, arguments: tuple[Any, ...]) -> None:
+        if what != event or not isinstance(arguments[0], str | os.PathLike):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        place = Path(arguments[1] if event == "os.rename" else arguments[0]).absolute()
+        if place.is_relative_to(Path.cwd()) and place.name.startswith(begins):
+            die()
+
+    return hook
+
+
+def kill_and_go_on(root: str) -> list[dict[str, Any]]:
+    """Each command killed before its fact counts, killed after it, and run to its end: what it left each time."""
+    os.chdir(root)
+    os.environ["SOURCE_DATE_EPOCH"] = str(int(NEW_YEAR.timestamp()))
+    found = []
+    for words, file, again in STEPS:
+        facts = [_facts(file)]
+        for counts in (False, True):
+            killed = ended(_command, words, file, counts).killed
+            facts.append(_facts(file))
+            assert killed, f"{words} was not killed"
+        code, said = ended(_command, words, "", False).value
+        found.append({"words": words, "facts": facts, "again": again, "code": code, "said": said})
+    return found
+
+
+def _facts(file: str) -> int:
+    if file == AUDIT_FILE:
+        return len((MODELS / file).read_text().splitlines())
+    place = AGAIN / file
+    return len(json.loads(place.read_text())["facts"]) if place.exists() else 0
+
+
+def _command(words: list[str], file: str, counts: bool) -> tuple[int, str]:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        if file:
+            sys.addaudithook(kill_at(file, counts=counts))
+        try:
+            main(words)
+        except SystemExit as leaving:
+            return int(leaving.code or 0), said.getvalue()
+    return 0, said.getvalue()
+
+
+def test_killed_at_each_step_and_started_again_the_story_ends_as_it_should(tmp_path: Path) -> None:
+    """Decided again, signed, promoted and rolled back, each by a process that was killed and whose command was repeated.
+
+    Before its fact counts a killed command left nothing that counts; after it, the fact is there once, and the next
+    command finishes the rest.
+    """
+    root = tmp_path / "project"
+    root.mkdir()
+    model = make_candidate(root, FIRST, seed=0)
+    story = Story(root, model, root / AGAIN / STUDENT_FILE)
+    assert json.loads((model.parent / APPROVALS_FILE).read_text())["facts"], "people have signed"
+    process = started(deciding_again(), root, NEW_YEAR)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("running 04_checklist"):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    half = story.promoter(NEW_YEAR).validate_promotion(story.second)
+    assert not half.can_promote, "a decision that was never finished is none"
+
+    said = in_bash(deciding_again(), root, NEW_YEAR)
+    assert "PROMOTE" in said
+    assert f"{AGAIN}: verified" in said
+    checklist = json.loads((root / AGAIN / CHECKLIST_FILE).read_text())
+    assert checklist["evidence"]["trials"]["n_trials"] == 1, "another look, and no new trial"
+
+    before = len(read_audit(root / MODELS))
+    with Warm() as warm:
+        for step in warm.run(kill_and_go_on, root):
+            start, *after = step["facts"]
+            assert after == [start, start + 1], step
+            assert step["code"] == step["again"], step
+
+    entries = read_audit(root / MODELS)[before:]
+    assert [entry["kind"] for entry in entries if entry["kind"] in (PROMOTE, ROLLBACK)] == [PROMOTE, ROLLBACK]
+    assert not (root / LIVE).exists()
+    assert check_audit(Settings(_env_file=None), root)["differences"] == []
+    with pytest.raises(Quarantined):
+        story.promoter(NEW_YEAR).promote_model(story.second)
+    assert all((path / RELEASE_FILE).is_file() for path in (root / MODELS / ARCHIVE_FOLDER).iterdir())

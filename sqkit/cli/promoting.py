@@ -170,12 +170,8 @@ def rollback(
     )
     for note in planned.target.notes:
         print(f"sqkit: {note}", file=sys.stderr)
-    if planned.target.already:
-        show(
-            _rolled_back(planned),
-            json,
-            [f"slot {planned.slot}: already at {planned.target.described}; nothing to do"],
-        )
+    if dry_run and planned.target.already:
+        show(_rolled_back(planned), json, _rollback_lines(planned))
         return 0
     if dry_run:
         steps = [f"{number:2}. {step}" for number, step in enumerate(planned.steps, 1)]
@@ -189,10 +185,9 @@ def rollback(
         ]
         show(_rolled_back(planned), json, lines)
         return 0
-    print(
-        f"sqkit: slot {planned.slot}: going back to {planned.target.described}", file=sys.stderr, flush=True
-    )
-    done = promoter.rollback(to, slot=slot, reason=reason, env_file=env_file)
+    if not planned.target.already:
+        _say(f"slot {planned.slot}: going back to {planned.target.described}")
+    done = promoter.rollback(to, slot=slot, reason=reason, env_file=env_file, shown=planned.target)
     show(_rolled_back(done), json, _rollback_lines(done))
     _refresh_index(promoter.settings)
     return 0
