@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sqkit.files import read_json, write_json
+from sqkit.production.interventions import halt
 from sqkit.production.scorer import StudentScorer, age_days
 from sqkit.settings import Settings
 from tests.engines import SYMBOL, Trading, settings_of, student, student_bytes
@@ -45,8 +46,8 @@ def test_scores_are_those_of_the_model(slot: Trading) -> None:
     batch = scorer.admission.model.score_rows(rows, 0.6)  # type: ignore[union-attr]
     names = scorer.feature_set.columns  # type: ignore[union-attr]
     for row, probability in zip(rows, batch.probability_up, strict=True):
-        assert scorer.score(row).probability_up == probability
-        assert scorer.score(dict(zip(names, row, strict=True))).probability_up == probability
+        assert scorer.score(row, SYMBOL).probability_up == probability
+        assert scorer.score(dict(zip(names, row, strict=True)), SYMBOL).probability_up == probability
 
 
 def test_scoring_that_is_disabled_says_so(slot: Trading) -> None:
@@ -54,8 +55,8 @@ def test_scoring_that_is_disabled_says_so(slot: Trading) -> None:
     scorer = slot.scorer(student_model_enabled=False)
 
     assert (scorer.ready, scorer.refusal) == (False, "disabled")
-    assert scorer.score(MIDDLE).direction == "FLAT"
-    assert scorer.score(MIDDLE).reason == "disabled"
+    assert scorer.score(MIDDLE, SYMBOL).direction == "FLAT"
+    assert scorer.score(MIDDLE, SYMBOL).reason == "disabled"
 
 
 def test_a_symbol_outside_the_scope(slot: Trading) -> None:
@@ -165,7 +166,7 @@ def test_a_broken_log_serves_nothing(slot: Trading) -> None:
     scorer = slot.scorer()
 
     assert scorer.refusal == "error"
-    assert scorer.score(MIDDLE).reason == "error"
+    assert scorer.score(MIDDLE, SYMBOL).reason == "error"
 
 
 def test_a_hostile_pickle_runs_nothing(tmp_path: Path) -> None:
@@ -200,18 +201,19 @@ def test_a_model_over_age_is_silent(slot: Trading) -> None:
     )
     second_of_january = int(np.datetime64("2024-01-02", "ns").astype(np.int64))
     now[0] = second_of_january + 11 * DAY_NS - 1
-    assert scorer.score(MIDDLE).reason != "stale_model"
+    assert scorer.score(MIDDLE, SYMBOL).reason != "stale_model"
     assert scorer.days_left() == 0
     now[0] += 1
-    assert scorer.score(MIDDLE).reason == "stale_model"
+    assert scorer.score(MIDDLE, SYMBOL).reason == "stale_model"
     now[0] = second_of_january
-    assert scorer.score(MIDDLE).reason != "stale_model", "a clock that was set back is believed again"
+    assert scorer.score(MIDDLE, SYMBOL).reason != "stale_model", "a clock that was set back is believed again"
 
 
 @pytest.mark.parametrize(
     ("features", "reason"),
     [
-        (np.full(K, np.nan), "non_finite_feature"),
+        (np.full(K, np.nan), "warm_up"),
+        (np.append(np.full(K - 1, 0.5), np.nan), "non_finite_feature"),
         (np.full(K, 1e300), "out_of_distribution"),
         (np.zeros(3), "error"),
         ({"return_1": 0.5}, "error"),
@@ -224,6 +226,57 @@ def test_no_exception_leaves_a_scorer(slot: Trading, features: object, reason: s
 
     assert (score.direction, score.reason) == ("FLAT", reason)
     assert np.isnan(score.confidence)
+
+
+@pytest.mark.parametrize("symbol", [["AAA"], None, 5, ""])
+def test_a_symbol_that_is_none_is_not_scored(slot: Trading, symbol: object) -> None:
+    """Whatever it is, it is not among those that were approved, and nothing raises."""
+    assert slot.scorer().score(MIDDLE, symbol).reason in ("out_of_scope", "error")  # type: ignore[arg-type]
+
+
+def test_a_clock_that_fails_is_an_error_and_no_exception(slot: Trading) -> None:
+    """A host's clock may raise: the row is not scored."""
+
+    def broken() -> int:
+        raise OSError("no clock")
+
+    scorer = StudentScorer(slot.enabled(), "swing", root=slot.root, now_ns=broken)
+
+    assert scorer.score(MIDDLE, SYMBOL).reason == "error"
+    assert scorer.failures == 1
+
+
+def test_a_loop_of_ones_own_sees_a_halt(slot: Trading) -> None:
+    """At the very next row; where only the log halts, at the next look."""
+    scorer = slot.scorer()
+    halt(slot.production, "default", "calls look wrong")
+    assert scorer.score(MIDDLE, SYMBOL).reason == "halted"
+    slot.slot.halt_path.unlink()
+    assert scorer.score(MIDDLE, SYMBOL).reason != "halted"
+    scorer.refresh()
+    assert scorer.score(MIDDLE, SYMBOL).reason == "halted"
+
+
+def test_a_loop_of_ones_own_follows_the_slot(slot: Trading) -> None:
+    """`refresh` takes a promotion; keeps the old model where the new one is refused; never after a rollback."""
+    scorer = slot.scorer()
+    assert not scorer.refresh()
+    slot.promote(2, "2025-02-03")
+    assert scorer.refresh()
+    assert scorer.version == "20240103_000002"
+    slot.promote(3, "2025-02-04", strategy_entry_strength=0.7)
+    assert not scorer.refresh()
+    assert (scorer.version, scorer.ready) == ("20240103_000002", True)
+    slot.roll_back("none", "2025-02-05")
+    assert scorer.refresh()
+    assert scorer.score(MIDDLE, SYMBOL).reason == "no_student"
+
+
+def test_other_bars_than_the_models_are_refused(slot: Trading) -> None:
+    """Interval and market are held against its metadata where they are said."""
+    for given in ({"interval": "5m"}, {"market": "nse"}):
+        scorer = StudentScorer(slot.enabled(), "swing", root=slot.root, **given)
+        assert scorer.refusal == "strategy_mismatch"
 
 
 def test_a_slot_that_cannot_be_meant_is_an_error(tmp_path: Path) -> None:

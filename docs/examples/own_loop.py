@@ -7,9 +7,9 @@ In the project's folder, with daily bars of one symbol, oldest first, under the 
 the features, it prints for each its date and the `Score`: direction, confidence, P(up), version, reason.
 
 A scorer never raises and a loop needs no second path: without a release, or with one that may not speak, each
-decision is FLAT and its reason says why (`sqkit.records.REASONS`). But a scorer knows its slot as it was when it
-was loaded: make a new one before each session, and look at every bar for the flag that ``sqkit halt`` sets.
-The reference engine, `sqkit.production.Engine`, does both, and knows positions, gaps, late bars and restarts.
+decision is FLAT and its reason says why (`sqkit.records.REASONS`). It looks for a halt at every row; a promotion
+or rollback reaches it by ``refresh``, here before each bar. The reference engine, `sqkit.production.Engine`, does
+that beside its ticks, and knows positions, gaps, late bars and restarts.
 """
 
 import csv
@@ -27,7 +27,6 @@ from sqkit.settings import Settings
 STRATEGY, MARKET, INTERVAL = "swing", "us", "1d"  # what the student was made for; `sqkit inspect` shows it
 
 scorer = StudentScorer(Settings(), STRATEGY)
-halt = scorer.admission.path.with_name("halt.json")
 stream = FeatureStream(scorer.feature_set or student_set(STRATEGY))
 sessions = load_sessions(MARKET)
 print(scorer.note or f"student {scorer.version} is served", file=sys.stderr)
@@ -38,8 +37,7 @@ for bar in csv.DictReader(sys.stdin):
     ohlcv = [float(bar[name]) for name in ("open", "high", "low", "close", "volume")]
     stamps = np.array([int(start.timestamp()) * 10**9])
     for row in bar_rows(INTERVAL, stamps, np.array([ohlcv]), sessions)[0]:  # none where there is no session
+        scorer.refresh()
         score = scorer.score(stream.update(row), sys.argv[1])
-        if halt.exists():
-            score = score._replace(direction="FLAT", reason="halted")
         if stream.warm:
             print(bar["date"], *score, sep=",", flush=True)

@@ -61,6 +61,11 @@ class Admission:
         return placed is not None and placed["kind"] == ROLLBACK
 
     @property
+    def ends_service(self) -> bool:
+        """Whether a refusal ends the service of the model before it: after a rollback, or where nothing is live."""
+        return self.by_rollback or self.refusal in ("no_student", "disabled")
+
+    @property
     def release_name(self) -> str:
         """Of the archived release; empty without one."""
         return (self.release.release if self.release else None) or ""
@@ -71,7 +76,6 @@ def admit(
     strategy: str,
     *,
     root: Path = Path(),
-    now_ns: int = 0,
     interval: str = "",
     market: str = "",
 ) -> Admission:
@@ -87,7 +91,8 @@ def admit(
     try:
         slot = slot_named(settings, strategy, root)
     except SqkitError as problem:
-        return Admission(None, "error", str(problem), strategy, Path(), problem=problem)
+        path = root / settings.production_path(strategy)
+        return Admission(None, "error", str(problem), strategy, path, problem=problem)
     if not settings.student_model_enabled:
         return Admission(None, "disabled", "scoring is disabled", slot.name, slot.model_path)
     try:

@@ -146,4 +146,4 @@ def warm(scorer: StudentScorer) -> None:
     assert model is not None
     middle = np.array(model.metadata["feature_ranges"]).mean(axis=1)
     for _ in range(20):
-        scorer.score_codes(middle)
+        scorer.score_codes(middle, next(iter(scorer.symbols or [""])))

@@ -6,7 +6,8 @@ An engine of one's own needs nothing else::
     score = scorer.score(features, symbol="MSFT")
 
 Loading never raises either: a scorer that may not speak says why in `refusal`, and every score it gives is
-FLAT with that reason. What it loads is decided in `sqkit.production.admission`.
+FLAT with that reason. What it loads is decided in `sqkit.production.admission`. It looks for a halt of the slot
+at every row; a promotion or rollback reaches it by `StudentScorer.refresh`, called between two bars.
 """
 
 from __future__ import annotations
@@ -21,18 +22,24 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from sqkit.artifacts import HALT_FILE
 from sqkit.production.admission import Admission, admit
+from sqkit.production.halt_watch import HaltWatch
+from sqkit.production.slots import models_folder
 from sqkit.records import DIRECTIONS, FLAT, REASON_CODES, REASONS
 from sqkit.settings import Settings
 
 logger = logging.getLogger("sqkit.production.engine")
 EXTRA: Final = {"component": "engine"}
 
-SCORED: Final = REASON_CODES["scored"]
+_HALTED: Final = REASON_CODES["halted"]
+_WARM_UP: Final = REASON_CODES["warm_up"]
+_NON_FINITE: Final = REASON_CODES["non_finite_feature"]
 _ERROR: Final = REASON_CODES["error"]
 _STALE: Final = REASON_CODES["stale_model"]
 _OUT_OF_SCOPE: Final = REASON_CODES["out_of_scope"]
 _DAY_NS: Final = 86_400_000_000_000
+_MOST_CAUSES: Final = 100
 
 
 class Score(NamedTuple):
@@ -66,6 +73,8 @@ class StudentScorer:
         See `sqkit.settings.Settings`.
     strategy
         ``intraday`` or ``swing``: decides the slot.
+    interval, market
+        Of the bars it will see; empty: not asked.
     root
         The project's root; relative paths of the settings are below it.
     now_ns
@@ -75,14 +84,16 @@ class StudentScorer:
 
     Attributes
     ----------
-    ready
-        Whether it may speak.
     refusal, note
-        Why it may not, as a reason and in words.
+        Why it may not speak, as a reason and in words.
     version, digest, short_digest
         Of the model; empty without one.
+    feature_set
+        What it has to be asked with; None without a model.
     symbols
         What the approvals allow it; None where nothing restricts it.
+    failures
+        Predictions that failed.
     """
 
     def __init__(
@@ -90,47 +101,52 @@ class StudentScorer:
         settings: Settings,
         strategy: str,
         *,
+        interval: str = "",
+        market: str = "",
         root: Path = Path(),
         now_ns: Callable[[], int] = time.time_ns,
         admission: Admission | None = None,
     ) -> None:
-        self.admission = admission or admit(settings, strategy, root=root, now_ns=now_ns())
-        model = self.admission.model
-        self.refusal = self.admission.refusal
-        self.note = self.admission.note
-        self.version: str = model.version if model else ""
-        self.digest: str = model.digest if model else ""
-        self.short_digest = self.digest[:12]
-        self.feature_set = model.feature_set if model else None
-        self.symbols = self.admission.symbols
-        self.failures = 0
         self._now_ns = now_ns
-        self._places = {name: i for i, name in enumerate(model.feature_set.columns)} if model else {}
-        self._vector = np.full(len(self._places), np.nan)
+        self._threshold = settings.student_model_confidence_threshold
         self._max_age_days = settings.student_model_max_age_days
-        self._age_known_until_ns = 0
-        self._stale = False
+        self._admit = lambda: admit(settings, strategy, root=root, interval=interval, market=market)
+        self.failures = 0
         self._said: set[str] = set()
-        self._rows = None
-        if model is not None and not self.refusal:
-            self._rows = model.row_scorer(settings.student_model_confidence_threshold)
+        self._take(admission or self._admit())
+        self._halts = HaltWatch(
+            self.admission.path.with_name(HALT_FILE), models_folder(settings, root), self.admission.slot
+        )
+        self._halts.read_log()
 
     @property
     def ready(self) -> bool:
         """Whether it may speak."""
         return self._rows is not None
 
-    def score(self, features: np.ndarray | Mapping[str, float], symbol: str = "") -> Score:
+    def score(self, features: np.ndarray | Mapping[str, float], symbol: str) -> Score:
         """Direction and confidence of one row; FLAT with a reason wherever it must not speak.
+
+        A halt of the slot is looked for every time.
 
         Parameters
         ----------
         features
-            Floats (k,) in the order of ``feature_set.columns``, or by their names.
+            Floats (k,) in the order of ``feature_set.columns``, or by their names; NaN throughout while the
+            feature set warms up.
         symbol
-            Held against the approved symbols; empty: not asked.
+            Held against the approved symbols.
         """
-        probability, direction, reason = self.score_codes(features, symbol)
+        try:
+            if self._halts.level() is not None:
+                probability, direction, reason = math.nan, FLAT, _HALTED
+            else:
+                probability, direction, reason = self.score_codes(features, symbol)
+        except Exception as problem:  # noqa: BLE001 - nothing leaves a scorer, whatever it was given
+            self._failed(problem)
+            probability, direction, reason = math.nan, FLAT, _ERROR
+        if reason == _NON_FINITE and _all_nan(features):
+            reason = _WARM_UP
         return Score(
             DIRECTIONS[direction],
             max(probability, 1.0 - probability),
@@ -139,18 +155,16 @@ class StudentScorer:
             REASONS[reason],
         )
 
-    def score_codes(
-        self, features: np.ndarray | Mapping[str, float], symbol: str = ""
-    ) -> tuple[float, int, int]:
-        """The same as probability, direction and reason code, for an engine."""
+    def score_codes(self, features: np.ndarray | Mapping[str, float], symbol: str) -> tuple[float, int, int]:
+        """The same as probability, direction and reason code, for an engine that looks for halts itself."""
         rows = self._rows
         if rows is None:
             return math.nan, FLAT, REASON_CODES[self.refusal]
-        if self.symbols is not None and symbol and symbol not in self.symbols:
-            return math.nan, FLAT, _OUT_OF_SCOPE
-        if self._is_stale():
-            return math.nan, FLAT, _STALE
         try:
+            if self.symbols is not None and symbol not in self.symbols:
+                return math.nan, FLAT, _OUT_OF_SCOPE
+            if self._is_stale():
+                return math.nan, FLAT, _STALE
             if isinstance(features, Mapping):
                 features = self._ordered(features)
             return rows.score(features)
@@ -158,12 +172,21 @@ class StudentScorer:
             self._failed(problem)
             return math.nan, FLAT, _ERROR
 
-    def explain(self, problem: str) -> None:
-        """Count a failure of prediction; each cause is logged once."""
-        self.failures += 1
-        if problem not in self._said:
-            self._said.add(problem)
-            logger.warning("Student prediction failed: %s", problem, extra=EXTRA)
+    def refresh(self) -> bool:
+        """Look at the slot again, between two bars: whether another model, or none, is served now.
+
+        A promoted model that may not be served leaves the old one; what a rollback put there never does.
+        An engine does this by itself, beside its ticks.
+        """
+        self._halts.read_log()
+        found = self._admit()
+        same = found.model is not None and found.model.digest == self.digest
+        if same and found.refusal == self.refusal and found.release_name == self.admission.release_name:
+            return False
+        if self.ready and found.refusal and not found.ends_service:
+            return False
+        self._take(found)
+        return True
 
     def days_left(self) -> int | None:
         """Calendar days until the model is too old, negative when it is; None without a model."""
@@ -171,8 +194,27 @@ class StudentScorer:
             return None
         return self._max_age_days - age_days(self.version, self._now_ns())
 
+    def _take(self, admission: Admission) -> None:
+        model = admission.model
+        self.admission = admission
+        self.refusal, self.note = admission.refusal, admission.note
+        self.symbols = admission.symbols
+        self.version: str = model.version if model else ""
+        self.digest: str = model.digest if model else ""
+        self.short_digest = self.digest[:12]
+        self.feature_set = model.feature_set if model else None
+        self._places = {name: i for i, name in enumerate(model.feature_set.columns)} if model else {}
+        self._vector = np.full(len(self._places), np.nan)
+        self._age_known_until_ns, self._stale = 0, False
+        self._rows = model.row_scorer(self._threshold) if model is not None and not self.refusal else None
+
     def _failed(self, problem: Exception) -> None:
-        self.explain(" ".join(str(problem).split()) or type(problem).__name__)
+        """Count a failure of prediction; each cause is logged once."""
+        self.failures += 1
+        said = " ".join(str(problem).split()) or type(problem).__name__
+        if said not in self._said and len(self._said) < _MOST_CAUSES:
+            self._said.add(said)
+            logger.warning("Student prediction failed: %s", said, extra=EXTRA)
 
     def _ordered(self, features: Mapping[str, float]) -> np.ndarray:
         missing = [name for name in self._places if name not in features]
@@ -194,3 +236,11 @@ def age_days(version: str, now_ns: int) -> int:
     """Days from the date in a version tag to the date of an instant, both in UTC; 0 where it lies ahead."""
     made = dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC).date()
     return max(0, now_ns // _DAY_NS - (made - dt.date(1970, 1, 1)).days)
+
+
+def _all_nan(features: object) -> bool:
+    try:
+        values = features.values() if isinstance(features, Mapping) else features
+        return bool(np.isnan(np.array(list(values), dtype=np.float64)).all())  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        return False

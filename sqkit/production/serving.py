@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from sqkit.artifacts import HALT_FILE
 from sqkit.features import FeatureSet, student_set
-from sqkit.production.admission import Admission, admit
+from sqkit.production.admission import Admission
 from sqkit.production.engine_config import Config
 from sqkit.production.engine_log import EngineLog, served
 from sqkit.production.halt_watch import HaltWatch
@@ -54,7 +55,7 @@ class Serving:
         self.challengers = list(self._configured() if challengers is None else challengers)
         slot = self.scorer.admission
         models_dir = root / settings.data_dir / "models"
-        self.halts = HaltWatch(slot.path.with_name("halt.json"), models_dir, slot.slot)
+        self.halts = HaltWatch(slot.path.with_name(HALT_FILE), models_dir, slot.slot)
         self.watch = SlotWatch(
             models_dir, slot.path, self._build, lambda: identity(self.scorer), self.halts.read_log
         )
@@ -78,8 +79,7 @@ class Serving:
         self.watch.ready = None
         fresh, before = prepared.scorer, self.scorer
         log.loading(fresh.admission, fresh.version)
-        gone = prepared.at_once or fresh.refusal in ("no_student", "disabled")
-        if before.ready and not fresh.ready and not gone:
+        if before.ready and not fresh.ready and not fresh.admission.ends_service:
             log.event("reload_failed", self._now_ns(), **served(fresh), kept=before.digest)
             return False
         self.scorer = fresh
@@ -99,15 +99,13 @@ class Serving:
 
     def _build(self) -> StudentScorer:
         config = self._config
-        admission = admit(
+        return StudentScorer(
             self._settings,
             config.strategy,
-            root=self._root,
             interval=config.interval,
             market=config.calendar,
-        )
-        return StudentScorer(
-            self._settings, config.strategy, root=self._root, now_ns=self._now_ns, admission=admission
+            root=self._root,
+            now_ns=self._now_ns,
         )
 
     def _configured(self) -> list[StudentScorer]:
