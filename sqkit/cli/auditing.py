@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqkit.cli.words import Json, Switch, app, show
@@ -17,7 +18,7 @@ def status(*, slot: str | None = None, json: Json = False) -> int:
     """Say what is live in every slot, since when, by whom and on what decision; nothing is written.
 
     Ends with the head of the audit log: note it elsewhere, and nobody can cut the log unseen. Exit 1
-    when production is not what the log says, 4 when the log does not hold.
+    when production, or what an engine serves, is not what the log says, 4 when the log does not hold.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def status(*, slot: str | None = None, json: Json = False) -> int:
     show(found, json, status_lines(found))
     if found["log"]["problem"]:
         return 4
-    return 1 if any(one["problems"] for one in found["slots"]) else 0
+    return 1 if any(one["problems"] or one["served"] for one in found["slots"]) else 0
 
 
 @app.command
@@ -72,14 +73,21 @@ def _as_of(
 ) -> int:
     from sqkit.production.as_of import as_of, as_of_lines
     from sqkit.production.moment import moment
+    from sqkit.production.served_log import engine_runs
     from sqkit.versions import run_time
 
     asked = moment(at, zone)
     known = [*settings.slot_paths(), *(entry["slot"] for entry in entries)]
     slots = [slot] if slot else list(dict.fromkeys(known))
-    answer = as_of(entries, asked, slots, run_time(os.environ))
+    answer = as_of(entries, asked, slots, run_time(os.environ), runs=engine_runs(_telemetry(settings)))
     show(answer, as_json, as_of_lines(answer, asked))
     return 0
+
+
+def _telemetry(settings: Settings) -> Path:
+    from sqkit.production.telemetry import TELEMETRY_FOLDER
+
+    return Path(settings.data_dir) / TELEMETRY_FOLDER
 
 
 def _entries(settings: Settings) -> list[Entry]:

@@ -5,6 +5,7 @@ The modules beside this one add their commands to `app`, or to the group they be
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -89,12 +90,16 @@ class HoldoutFlags:
 SEALED: Final = HoldoutFlags()
 """No flag given: sealed days stay sealed."""
 
+_RED: Final = ("PROBLEM", "DIFFERS")
+
 AS_SET: Final = ThresholdFlags()
 """No flag given: every threshold as the settings say."""
 
 
 def show(value: dict[str, Any], as_json: bool, lines: list[str]) -> None:
-    """Print a result: as JSON, or its lines."""
+    """Print a result: as JSON, or its lines; on a terminal what must not be overlooked is red."""
+    if not as_json and sys.stdout.isatty():
+        lines = [f"\033[31m{line}\033[0m" if line.lstrip().startswith(_RED) else line for line in lines]
     text = canonical_json(value) if as_json else "\n".join([*lines, ""])
     print(text, end="", flush=True)
 

@@ -21,11 +21,17 @@ from sqkit.production.history import (
     short,
 )
 from sqkit.production.moment import Moment, stamp
+from sqkit.production.served_log import EngineRun, served_slot
 from sqkit.production.slot_state import ReleaseFact, SlotState, Stay, fold
 
 
 def as_of(
-    entries: Sequence[Entry], asked: Moment, slots: Iterable[str], now: dt.datetime | None = None
+    entries: Sequence[Entry],
+    asked: Moment,
+    slots: Iterable[str],
+    now: dt.datetime | None = None,
+    *,
+    runs: Sequence[EngineRun] = (),
 ) -> dict[str, Any]:
     """What the log says was so at a time.
 
@@ -37,14 +43,17 @@ def as_of(
         Names of the slots to tell of.
     now
         The present: a time that lies ahead is said.
+    runs
+        Engines that served, in whatever slot.
 
     Returns
     -------
     dict
         ``at``, ``asked``, ``zone``, ``line`` (the last line written by then), ``lines``, ``notes`` and
         ``slots``, for each ``live`` (None: no student), ``since``, ``until``, ``placed_by``, ``decision``
-        (the line that promoted what was live), ``halted``, ``unratified``, ``policy``, and what ended
-        within the asked day or month: ``during`` (what else was live) and ``halts``.
+        (the line that promoted what was live), ``halted``, ``unratified``, ``policy``, what engines served
+        then (``engines``, and in ``served`` where that differs), and what ended within the asked day or
+        month: ``during`` (what else was live) and ``halts``.
     """
     known = _lines_until(entries, asked.end)
     told = events(entries)
@@ -54,7 +63,7 @@ def as_of(
         "line": known,
         "lines": len(entries),
         "notes": _notes(entries, asked, known, now),
-        "slots": [_slot_at(entries, known, asked, slot, told) for slot in slots],
+        "slots": [_slot_at(entries, known, asked, slot, told, runs) for slot in slots],
         "zone": asked.zone,
     }
 
@@ -76,14 +85,22 @@ def _notes(entries: Sequence[Entry], asked: Moment, known: int, now: dt.datetime
 
 
 def _slot_at(
-    entries: Sequence[Entry], known: int, asked: Moment, slot: str, told: Sequence[Mapping[str, Any]]
+    entries: Sequence[Entry],
+    known: int,
+    asked: Moment,
+    slot: str,
+    told: Sequence[Mapping[str, Any]],
+    runs: Sequence[EngineRun],
 ) -> dict[str, Any]:
     numbers = {event["digest"]: event["line"] for event in told}
     state, later = fold(entries[:known], slot), fold(entries, slot)
     stay = later.stays[len(state.stays) - 1] if state.live else None
     left = stay.left if stay else None
+    served = served_slot(runs, slot, asked.end, _release_record(state.live), state.placed_by)
     return {
         "decision": _line(numbers, state.live.entry if state.live else None),
+        "engines": list(served.engines),
+        "served": list(served.differences),
         "during": [_stay_record(one) for one in _earlier_stays(state, asked)],
         "halted": _line(numbers, state.halted),
         "halts": _ended_halts(entries[:known], slot, asked),
@@ -92,7 +109,7 @@ def _slot_at(
         "policy": _line(numbers, state.policy),
         "since": state.placed_by["at"] if state.placed_by else None,
         "slot": slot,
-        "unratified": _line(numbers, state.unratified),
+        "unratified": [_line(numbers, entry) for entry in state.unratified],
         "until": left["at"] if left else None,
     }
 
@@ -165,6 +182,8 @@ def _slot_lines(slot: Mapping[str, Any], asked: Moment) -> list[str]:
         if slot["decision"] and slot["decision"]["line"] != placed["line"]:
             lines.append(f"    first put into production by {_act(slot['decision'])}")
         lines += [f"    {line}" for line in _why(slot["decision"])]
+    lines += [f"    DIFFERS: {line}" for line in slot["served"]]
+    lines += [f"    served by {_engine(engine)}" for engine in slot["engines"]]
     lines += [f"    {line}" for line in _circumstances(slot, asked.zone)]
     for stay in slot["during"]:
         named = release_words(stay["live"]["release"], stay["live"]["model_version"])
@@ -178,6 +197,11 @@ def _slot_lines(slot: Mapping[str, Any], asked: Moment) -> list[str]:
         for one in slot["halts"]
     ]
     return lines
+
+
+def _engine(engine: Mapping[str, Any]) -> str:
+    serves = engine["model_version"] or f"no student ({engine['refusal']})"
+    return f"{engine['engine']} on {engine['host']} (pid {engine['pid']}): {serves} since {engine['since']}"
 
 
 def _act(line: Mapping[str, Any]) -> str:
@@ -215,8 +239,7 @@ def _circumstances(slot: Mapping[str, Any], zone: str) -> list[str]:
         )
     else:
         lines.append("not halted")
-    if slot["unratified"]:
-        lines.append(f"the rollback of line {slot['unratified']['line']} was not ratified")
+    lines += [f"the rollback of line {waiting['line']} was not ratified" for waiting in slot["unratified"]]
     if slot["policy"]:
         entry = slot["policy"]["entry"]
         lines.append(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sqkit.audit_log import PROMOTE
 from sqkit.files import read_plain
 from sqkit.production.telemetry import ENGINES_FOLDER, host_name
 
@@ -51,8 +52,8 @@ class EngineRun:
     ----------
     stopped
         When it said that it stopped; None for one that runs, or was killed.
-    heard
-        When it last said anything.
+    heard, opened
+        When it last said anything, and when it last began a session or started.
     spans
         What it served, oldest first.
     halted
@@ -69,6 +70,7 @@ class EngineRun:
     started: dt.datetime
     stopped: dt.datetime | None
     heard: dt.datetime
+    opened: dt.datetime
     session: str | None
     settings_digest: str
     spans: tuple[Served, ...]
@@ -114,6 +116,78 @@ def served_at(runs: Iterable[EngineRun], slot: str, instant: dt.datetime) -> lis
     return [(run, span) for run, span in found if span is not None]
 
 
+@dataclass(frozen=True)
+class ServedSlot:
+    """Who serves what in a slot, held against what the log has live there.
+
+    Attributes
+    ----------
+    engines
+        One plain record an engine.
+    notes
+        What is no difference yet, such as a promotion that waits for the next open.
+    differences
+        One line for each engine that serves something else.
+    """
+
+    engines: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+def served_slot(
+    runs: Iterable[EngineRun],
+    slot: str,
+    instant: dt.datetime,
+    live: Mapping[str, Any] | None,
+    placed_by: Mapping[str, Any] | None,
+) -> ServedSlot:
+    """What engines served in a slot at an instant, against the log.
+
+    Parameters
+    ----------
+    live
+        ``model`` and ``model_version`` of the live release; None: no student.
+    placed_by
+        The audit line that put it there.
+    """
+    engines, notes, differences = [], [], []
+    for run, span in served_at(runs, slot, instant):
+        engines.append(
+            {
+                "engine": run.engine,
+                "host": run.host,
+                "model": span.digest,
+                "model_version": span.version,
+                "pid": run.pid,
+                "refusal": span.refusal,
+                "running": run.running,
+                "since": span.since.isoformat(),
+            }
+        )
+        who = f"engine {run.engine} on {run.host} (pid {run.pid})"
+        serves = span.version or f"no student ({span.refusal})"
+        if span.digest == (live["model"] if live else None):
+            continue
+        if span.refusal == "disabled":
+            notes.append(f"{who} does not score: scoring is disabled there")
+        elif _waits(run, placed_by):
+            notes.append(f"{who} serves {serves} until the next open, then what was promoted meanwhile")
+        else:
+            said = (live["model_version"] or live["model"][:12]) if live else "no student"
+            differences.append(f"{who} serves {serves}, but the log has {said}")
+    return ServedSlot(tuple(engines), tuple(notes), tuple(differences))
+
+
+def _waits(run: EngineRun, placed_by: Mapping[str, Any] | None) -> bool:
+    """Whether a promotion came after the engine's session began: it takes effect before the next one."""
+    return (
+        placed_by is not None
+        and placed_by["kind"] == PROMOTE
+        and dt.datetime.fromisoformat(placed_by["at"]) >= run.opened.replace(microsecond=0)
+    )
+
+
 def _run(path: Path) -> EngineRun | None:
     try:
         lines = read_plain(path, follow=False).splitlines()
@@ -142,6 +216,7 @@ def _run(path: Path) -> EngineRun | None:
             started=first["at"],
             stopped=last["at"] if last["event"] == "stop" else None,
             heard=last["at"],
+            opened=[event["at"] for event in events if event["event"] in ("start", "session")][-1],
             session=sessions[-1] if sessions else None,
             settings_digest=first["settings_digest"],
             spans=_spans(events),

@@ -25,9 +25,11 @@ from sqkit.production.halting import read_halt, stricter
 from sqkit.production.moment import stamp
 from sqkit.production.release import read_release
 from sqkit.production.release_papers import release_papers
+from sqkit.production.served_log import engine_runs, served_slot
 from sqkit.production.slot_check import has_log, lone_problems, placeless_slots, slot_problems
 from sqkit.production.slot_state import SlotState, fold
 from sqkit.production.slots import Slot, all_slots, models_folder, slot_named
+from sqkit.production.telemetry import TELEMETRY_FOLDER
 from sqkit.settings import Settings
 
 FROM_LOG: Final = "log"
@@ -85,7 +87,22 @@ def status(
             "problem": problem,
         },
         "notes": [] if slot else placeless_slots(entries, slots),
-        "slots": [_from_log(case, one) if entries else _from_record(case, one) for one in slots],
+        "slots": [
+            _with_engines(case, _from_log(case, one) if entries else _from_record(case, one)) for one in slots
+        ],
+    }
+
+
+def _with_engines(case: _Case, slot: dict[str, Any]) -> dict[str, Any]:
+    """What the engines that run say they serve, beside what the log has live."""
+    runs = engine_runs(case.root / case.settings.data_dir / TELEMETRY_FOLDER)
+    placed = slot["placed_by"]["entry"] if slot["placed_by"] else None
+    found = served_slot(runs, slot["slot"], case.now, slot["live"], placed)
+    return {
+        **slot,
+        "engines": list(found.engines),
+        "served": list(found.differences),
+        "served_notes": list(found.notes),
     }
 
 
@@ -105,7 +122,7 @@ def _from_log(case: _Case, slot: Slot) -> dict[str, Any]:
             for model, why in sorted(state.quarantined.items())
         ],
         "source": FROM_LOG if state.placed_by is not None else None,
-        "unratified": _line(case, state.unratified),
+        "unratified": [_line(case, entry) for entry in state.unratified],
     }
     if live is not None and live.entry["kind"] == PROMOTE:
         found |= release_papers(case.models_dir, state, live, settings=case.settings, now=case.now)
@@ -178,9 +195,10 @@ def _drill(case: _Case, state: SlotState) -> dict[str, Any] | None:
         return None
     left = dt.datetime.fromisoformat(state.drill["at"]) + dt.timedelta(days=DRILL_DAYS) - case.now
     return {
-        "days_left": max(0, left.days),
-        "passed": _line(case, state.drill),
-        "valid": left >= dt.timedelta(0),
+        "days_left": max(0, left.days) if state.drill["passed"] else 0,
+        "line": _line(case, state.drill),
+        "passed": state.drill["passed"],
+        "valid": state.drill["passed"] and left >= dt.timedelta(0),
     }
 
 
@@ -216,7 +234,7 @@ def _from_record(case: _Case, slot: Slot) -> dict[str, Any]:
         "problems": lone_problems(slot),
         "quarantined": [],
         "source": None,
-        "unratified": None,
+        "unratified": [],
     }
     try:
         record = read_release(slot.release_path)

@@ -42,15 +42,22 @@ def _facts(slot: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What there is to say, by the word before it."""
     for problem in slot["problems"]:
         yield "PROBLEM", problem
+    for difference in slot["served"]:
+        yield "DIFFERS", difference
     yield from _halt(slot)
-    if slot["unratified"]:
-        entry, line = slot["unratified"]["entry"], slot["unratified"]["line"]
-        yield "UNRATIFIED", f"rollback of {entry['at']} (line {line}); somebody else runs sqkit ratify"
+    for number, waiting in enumerate(reversed(slot["unratified"])):
+        who = "" if number else "; somebody else runs sqkit ratify"
+        more = " --all" if len(slot["unratified"]) > 1 and not number else ""
+        yield "UNRATIFIED", f"rollback of {waiting['entry']['at']} (line {waiting['line']}){who}{more}"
     for note in slot["notes"]:
         yield "note", note
     if slot["placed_by"]:
         yield from _release(slot)
     yield from _scoring(slot)
+    for engine in slot["engines"]:
+        yield "served by", _engine(engine)
+    for note in slot["served_notes"]:
+        yield "note", note
     if slot["policy"]:
         yield from _policy(slot["policy"])
     yield from _drill(slot)
@@ -73,6 +80,12 @@ def _halt(slot: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "HALTED",
             f"{level}, {flag['at'] or 'nobody knows when'}{by}; reason: {flag['reason'] or 'none given'}",
         )
+
+
+def _engine(engine: Mapping[str, Any]) -> str:
+    serves = engine["model_version"] or f"no student ({engine['refusal']})"
+    where = "" if engine["running"] else "; whether it runs is not known here"
+    return f"{engine['engine']} on {engine['host']} (pid {engine['pid']}): {serves} since {engine['since']}{where}"
 
 
 def _release(slot: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -151,12 +164,17 @@ def _drill(slot: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     drill = slot["drill"]
     if drill is None:
-        yield "drill", "none passed yet; sqkit rollback --drill"
+        yield "drill", "none was made yet; sqkit rollback --drill"
+        return
+    entry = drill["line"]["entry"]
+    if not drill["passed"]:
+        why = entry["steps"][-1] if entry["steps"] else "nobody knows why"
+        yield "DRILL", f"did not pass on {entry['date']}: {why}; mend that and run sqkit rollback --drill"
     elif drill["valid"]:
         days = f"{drill['days_left']} day{'' if drill['days_left'] == 1 else 's'}"
-        yield "drill", f"passed {drill['passed']['entry']['date']}, counts for {days} more"
+        yield "drill", f"passed {entry['date']}, counts for {days} more"
     else:
-        yield "drill", f"passed {drill['passed']['entry']['date']}, too long ago; sqkit rollback --drill"
+        yield "drill", f"passed {entry['date']}, too long ago; sqkit rollback --drill"
 
 
 def _log_lines(log: Mapping[str, Any]) -> Iterator[str]:
