@@ -19,7 +19,7 @@ from sqkit.artifacts import ARCHIVE_FOLDER, STUDENT_FILE
 from sqkit.audit_log import PROMOTE, read_audit
 from sqkit.errors import ArtifactChanged, SqkitError, UsageError
 from sqkit.files import sha256_file
-from sqkit.production.telemetry import ENGINES_FOLDER, TELEMETRY_FOLDER
+from sqkit.production.telemetry import TELEMETRY_FOLDER
 from sqkit.settings import Settings
 from sqkit.strategy import AGREE_FACTOR, DISAGREE_FACTOR
 from sqkit.student import StudentModel
@@ -63,21 +63,38 @@ def explain(
 
 
 def _find(telemetry: Path, prediction_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The record, and the last bars of its symbol up to it, out of the file it stands in."""
+    """The record, and the last bars of its symbol up to it."""
     strategy, symbol, instant = _parts(prediction_id)
-    for path in _files(telemetry, instant):
-        bars: list[dict[str, Any]] = []
-        for record in _records(path, symbol):
-            if record["strategy"] != strategy or record["event"] != "prediction":
-                continue
-            bars.append({"bar_time": record["bar_time"], **_ohlcv(record["bar"])})
+    for folder in _folders(telemetry, instant):
+        for record in _decisions(folder, strategy, symbol):
             if record["id"] == prediction_id:
-                return record, bars[-SHOWN_BARS:]
+                return record, _bars_until(telemetry, record)
     raise UsageError(
         f"{prediction_id}: no such prediction under {telemetry}; an id is <strategy>/<symbol>/<bar time>, as the "
         "records and signals of an engine have it",
         prediction=prediction_id,
     )
+
+
+def _bars_until(telemetry: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The last bars of its symbol up to a decision, over as many session dates as it takes."""
+    known: dict[str, dict[str, Any]] = {}
+    folders = [path for path in telemetry.iterdir() if path.is_dir() and path.name <= record["session_date"]]
+    for folder in sorted(folders, reverse=True):
+        for one in _decisions(folder, record["strategy"], record["symbol"]):
+            if one["bar_time"] <= record["bar_time"]:
+                known.setdefault(one["bar_time"], {"bar_time": one["bar_time"], **_ohlcv(one["bar"])})
+        if len(known) >= SHOWN_BARS:
+            break
+    return [known[time] for time in sorted(known)][-SHOWN_BARS:]
+
+
+def _decisions(folder: Path, strategy: str, symbol: str) -> Iterator[dict[str, Any]]:
+    """Every decision of a strategy on a symbol in the files of one session date."""
+    for path in sorted(folder.glob("*.jsonl")):
+        for record in _records(path, symbol):
+            if record.get("event") == "prediction" and record["strategy"] == strategy:
+                yield record
 
 
 def _parts(prediction_id: str) -> tuple[str, str, dt.datetime]:
@@ -92,12 +109,12 @@ def _parts(prediction_id: str) -> tuple[str, str, dt.datetime]:
         ) from None
 
 
-def _files(telemetry: Path, instant: dt.datetime) -> Iterator[Path]:
-    """Files of the session dates that an instant may belong to, whatever the market's zone."""
+def _folders(telemetry: Path, instant: dt.datetime) -> Iterator[Path]:
+    """The session dates that an instant may belong to, whatever the market's zone."""
     for days in (0, -1, 1):
         folder = telemetry / (instant.date() + dt.timedelta(days=days)).isoformat()
-        if folder.is_dir() and folder.name != ENGINES_FOLDER:
-            yield from sorted(folder.glob("*.jsonl"))
+        if folder.is_dir():
+            yield folder
 
 
 def _records(path: Path, symbol: str) -> Iterator[dict[str, Any]]:
