@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqkit.errors import OutputError
+from sqkit.production.halt_watch import HaltWatch
 from sqkit.production.halting import (
     HALT_LEVELS,
     MEANING,
@@ -74,7 +75,8 @@ def test_without_a_flag_nothing_is_halted(place: Path, tmp_path: Path) -> None:
     assert read_level(place) is None
     (tmp_path / "file").touch()
     assert read_level(tmp_path / "file/halt.json") is None
-    assert read_halt(place) is sure_level(place) is None
+    assert read_halt(place) is None
+    assert sure_level(place) is None
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_a_flag_that_must_not_be_read_halts(place: Path, without_root_rights: li
         "import sys; from pathlib import Path; from sqkit.production.halting import read_level, sure_level; "
         "place = Path(sys.argv[1]); print(read_level(place), sure_level(place))"
     )
-    words = [*without_root_rights, sys.executable, "-c", code, place]
+    words = [*without_root_rights, sys.executable, "-c", code, str(place)]
     run = subprocess.run(words, capture_output=True, text=True, check=False)
     locked.chmod(0o755)
 
@@ -222,6 +224,88 @@ def test_a_process_without_free_handles_is_halted_by_a_flag_and_by_nothing_else(
         assert read_level(place) == NO_NEW_ENTRIES
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# --- as an engine looks at it before every tick
+
+
+def watched(place: Path) -> HaltWatch:
+    """The watch of an engine, beside which there is no audit log."""
+    return HaltWatch(place, place.parent, "default")
+
+
+@pytest.mark.parametrize(
+    "what", ["pipe", "folder", "symlink", "dangling symlink", "symlink to itself", "empty file", "torn file"]
+)
+def test_whatever_comes_to_lie_there_halts_a_running_engine(place: Path, what: str) -> None:
+    """What `read_level` calls a halt is one at the next tick, and ends with it."""
+    place.parent.mkdir()
+    watch = watched(place)
+    before = watch.level()
+    if what == "pipe":
+        os.mkfifo(place)
+    elif what == "folder":
+        place.mkdir()
+    elif "file" in what:
+        lay(place, "" if what == "empty file" else json.dumps(flag())[:-5])
+    else:
+        lay(place.with_name("other.json"), json.dumps(flag()))
+        place.symlink_to({"symlink": "other.json", "symlink to itself": "halt.json"}.get(what, "nowhere"))
+    during = watch.level(), watch.level()
+    place.rename(place.with_name("away"))
+
+    assert (before, during, watch.level()) == (None, (NO_NEW_ENTRIES, NO_NEW_ENTRIES), None)
+
+
+def test_a_flag_that_changes_is_read_again(place: Path) -> None:
+    """Written anew, written over in its place with its old date, or made a symlink."""
+    watch = watched(place)
+    seen = []
+    for level in (STUDENT_OFF, NO_NEW_ENTRIES, STUDENT_OFF):
+        write_flag(place, flag(level))
+        seen.append(watch.level())
+    about = place.stat()
+    place.write_text("")
+    os.utime(place, ns=(about.st_atime_ns, about.st_mtime_ns))
+    seen.append(watch.level())
+    write_flag(place, flag())
+    seen.append(watch.level())
+    place.unlink()
+    place.symlink_to("nowhere")
+    seen.append(watch.level())
+
+    assert seen == [STUDENT_OFF, NO_NEW_ENTRIES, STUDENT_OFF, NO_NEW_ENTRIES, STUDENT_OFF, NO_NEW_ENTRIES]
+
+
+def test_of_flag_and_log_the_stricter_one_holds_a_running_engine(place: Path) -> None:
+    """Either is enough; the log stays where the flag is gone."""
+    watch = watched(place)
+    watch.logged = STUDENT_OFF
+    seen = [watch.level()]
+    write_flag(place, flag(NO_NEW_ENTRIES))
+    seen.append(watch.level())
+    watch.logged = NO_NEW_ENTRIES
+    write_flag(place, flag(STUDENT_OFF))
+    seen.append(watch.level())
+    place.unlink()
+    seen.append(watch.level())
+
+    assert seen == [STUDENT_OFF, *[NO_NEW_ENTRIES] * 3]
+
+
+def test_a_folder_that_was_closed_halts_a_running_engine(place: Path, without_root_rights: list[str]) -> None:
+    """Nobody can know whether a flag lies in it."""
+    place.parent.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from sqkit.production.halt_watch import HaltWatch; "
+        "place = Path(sys.argv[1]); print(HaltWatch(place, place.parent, 'default').level())"
+    )
+    words = [*without_root_rights, sys.executable, "-c", code, str(place)]
+    place.parent.chmod(0)
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    place.parent.chmod(0o755)
+
+    assert run.stdout.strip() == NO_NEW_ENTRIES, run.stderr
 
 
 # --- while it is written

@@ -32,15 +32,14 @@ class HaltWatch:
         self._path = flag
         self._models_dir = models_dir
         self._slot = slot
-        self._mark: tuple[int, int] | None = None
+        self._mark: tuple[int, ...] | None = None
         self._read: str | None = None
         self.logged: str | None = None
 
     def level(self) -> str | None:
         """``student_off`` or ``no_new_entries``; None where nobody has halted the slot."""
-        if not os.access(self._flag, os.F_OK) and self.logged is None:
-            return None
-        return stricter(self._flagged(), self.logged)
+        flagged = self._flagged()
+        return self.logged if flagged is None else stricter(flagged, self.logged)
 
     def read_log(self) -> None:
         """Read the log again: done beside the ticks, when it changes."""
@@ -51,13 +50,19 @@ class HaltWatch:
         self.logged = None if halted is None else str(halted["level"])
 
     def _flagged(self) -> str | None:
-        """The flag's level; it is read again when it is another file."""
+        """The flag's level; it is read again when it is another file.
+
+        `os.access` would be quicker, and see neither a symlink that leads nowhere nor a folder that was closed.
+        """
         try:
             about = os.lstat(self._flag)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
+            self._mark = None
+            return None
+        except OSError:  # whether a flag lies there nobody knows
             self._mark = None
             return read_level(self._path)
-        mark = (about.st_ino, about.st_mtime_ns)
+        mark = (about.st_ino, about.st_ctime_ns, about.st_mtime_ns, about.st_size)
         if mark != self._mark:
             self._read, self._mark = read_level(self._path), mark
         return self._read
