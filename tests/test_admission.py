@@ -160,6 +160,16 @@ def test_changed_bytes_are_served_from_the_archive(slot: Trading) -> None:
     assert "served from the archive" in scorer.note
 
 
+def test_a_path_at_which_nothing_lies_serves_nothing(slot: Trading) -> None:
+    """The log has a release live, but the setting names another place: that is said, and not made up for."""
+    scorer = slot.scorer(student_model_path="data/models/nowhere/student_model.onnx")
+
+    assert scorer.refusal == "no_student"
+    assert "correct the path" in scorer.note
+    slot.slot.model_path.unlink()
+    assert slot.scorer().ready, "with its record beside it a lost file is served from the archive"
+
+
 def test_a_broken_log_serves_nothing(slot: Trading) -> None:
     """Nobody knows what is live: the baseline trades, with the reason."""
     slot.log.write_bytes(slot.log.read_bytes().replace(b'"promote"', b'"promoto"'))

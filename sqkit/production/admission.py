@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqkit.artifacts import RELEASE_FILE
 from sqkit.audit_log import ROLLBACK
 from sqkit.errors import ModelFileMissing, SqkitError
 from sqkit.production.release import ServedRelease, served_release
@@ -112,6 +113,10 @@ def _admitted(
         refusal, note = _misfit(model.metadata, strategy, interval, market)
         return Admission(model, refusal, note or "served without a release", slot.name, slot.model_path)
     release = served_release(models_dir, slot)
+    if not slot.model_path.exists() and not slot.release_path.exists():
+        # Neither model nor record: the path is wrong, or somebody cleared it; the log alone brings nothing there.
+        note = f"{slot.model_path}: neither a model nor {RELEASE_FILE} lies there; correct the path, or run sqkit doctor"
+        return Admission(None, "no_student", note, slot.name, slot.model_path, release)
     if release.model is None:
         return Admission(None, "no_student", release.note, slot.name, slot.model_path, release)
     model = StudentModel(release.model, slot.model_path)

@@ -311,7 +311,8 @@ class Engine:
     def _strategy_tick(self, bar: Bar, strategy: str) -> Signal | None:
         if strategy == self.config.strategy:
             return self.process_tick(bar)
-        return self._refused(bar, BAR_STATUS_CODES["strategy_mismatch"], self._clock.now_ns())
+        self._refused(bar, BAR_STATUS_CODES["strategy_mismatch"], self._clock.now_ns())
+        return None
 
     def _tick(self, bar: Bar, began: int) -> Signal | None:
         lane = self._lanes.get(bar.symbol)
@@ -319,7 +320,8 @@ class Engine:
         start = self._start_of(bar)
         if lane is None or start is None:
             status = "unknown_symbol" if lane is None else "naive_timestamp"
-            return self._refused(bar, BAR_STATUS_CODES[status], now)
+            self._refused(bar, BAR_STATUS_CODES[status], now)
+            return None
         intake = lane.intake
         day = intake.session_of(start, now)
         if day > self._day:
@@ -328,7 +330,8 @@ class Engine:
             self._take_ready(new_session=False)
         status_code = intake.take(bar, start, now)
         if status_code >= FIRST_REFUSED:
-            return self._refused(bar, status_code, now)
+            self._refused(bar, status_code, now)
+            return None
         halt = self._halt()
         features = self._observe(lane)
         probability, direction, reason = self._ask(lane, features, halt)

@@ -50,7 +50,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.strategy not in ("intraday", "swing"):
             raise UsageError(f"strategy {self.strategy!r}: choose intraday or swing")
-        if isinstance(self.symbols, str) or not self.symbols or len(set(self.symbols)) < len(self.symbols):
+        if (
+            not isinstance(self.symbols, tuple)
+            or not self.symbols
+            or len(set(self.symbols)) < len(self.symbols)
+        ):
             raise UsageError(f"symbols {self.symbols!r}: give a tuple of names, each once")
         if self.interval not in ("", *INTERVAL_MINUTES):
             raise UsageError(f"interval {self.interval!r}: choose one of {', '.join(INTERVAL_MINUTES)}")

@@ -17,6 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -110,7 +111,9 @@ class StudentScorer:
         self._now_ns = now_ns
         self._threshold = settings.student_model_confidence_threshold
         self._max_age_days = settings.student_model_max_age_days
-        self._admit = lambda: admit(settings, strategy, root=root, interval=interval, market=market)
+        self._admit: Callable[[], Admission] = partial(
+            admit, settings, strategy, root=root, interval=interval, market=market
+        )
         self.failures = 0
         self._said: set[str] = set()
         self._take(admission or self._admit())

@@ -5,6 +5,7 @@ Words and fields are those of `sqkit.records`, so one decoder reads them and a v
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class TickRecords:
             "slot": self._slot,
             "strategy": self._strategy,
             "symbol": str(getattr(bar, "symbol", ""))[:64],
-            "bar_time": stamp.isoformat() if hasattr(stamp, "isoformat") else str(stamp)[:64],
+            "bar_time": stamp.isoformat() if isinstance(stamp, dt.datetime) else str(stamp)[:64],
             "decision_time": self._instants.of(decided_ns),
             "bar_status": status,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import os
 import re
 import shlex
@@ -12,17 +13,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sqkit.artifacts import ARCHIVE_FOLDER, CHECKLIST_FILE, CHECKLIST_PAGE, EVIDENCE_FILE, RELEASE_FILE
+from sqkit.artifacts import (
+    ARCHIVE_FOLDER,
+    CHECKLIST_FILE,
+    CHECKLIST_PAGE,
+    EVIDENCE_FILE,
+    RELEASE_FILE,
+    TELEMETRY_FOLDER,
+)
 from sqkit.audit_log import read_audit
 from sqkit.checklist import differences, rederive
 from sqkit.errors import ArtifactChanged
+from sqkit.files import sha256_file
 from sqkit.people import Actor
 from sqkit.production.promoter import StudentModelPromoter
+from sqkit.records import session_day
+from sqkit.research.telemetry import read_predictions
 from sqkit.settings import GRADES, Settings
 from sqkit.student import StudentModel
+from tests.engines import read_lines
 from tests.factory import APPROVERS, FIRST, SECOND, clock_of, make_candidate
+from tests.live import LiveProject
 from tests.project import MODEL, STUDENT, TEACHER, Project, clean_environment, planted_project
 
 pytestmark = pytest.mark.slow
@@ -178,6 +192,129 @@ def test_promotion_workflow_refuses_what_is_not_whole(tmp_path: Path) -> None:
     with pytest.raises(ArtifactChanged, match=EVIDENCE_FILE):
         promoter.promote_model(model)
     assert not (tmp_path / LIVE).exists()
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which a real candidate is live; its engine state and telemetry are each test's own."""
+    root = tmp_path_factory.mktemp("promoted")
+    model = make_candidate(root, FIRST)
+    promoter_at(root, clock_of(FIRST)).promote_model(model)
+    return root
+
+
+@pytest.fixture
+def live(promoted: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(promoted, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def enabled(**changes: object) -> Settings:
+    """Default settings with scoring enabled."""
+    return Settings(_env_file=None, student_model_enabled=True, **changes)
+
+
+def test_engine_student_model_loading(live: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The engine loads the promoted model at its start: the promoted bytes, the version in the log."""
+    caplog.set_level(logging.INFO)
+    engine = LiveProject(live, enabled()).engine
+    record = next(one for one in caplog.records if one.getMessage().startswith("Student model loaded"))
+
+    assert engine.config.dry_run
+    assert engine.student_model is not None
+    assert engine.student_model.digest == sha256_file(live / LIVE)
+    assert engine.student_model_version == FIRST
+    assert record.getMessage() == f"Student model loaded: version={FIRST}"
+    assert (record.levelname, record.component, record.model_version) == ("INFO", "engine", FIRST)
+
+
+def test_engine_student_prediction_telemetry(live: Path) -> None:
+    """A bar is scored; version, prediction, confidence and source stand in its record."""
+    project = LiveProject(live, enabled())
+    project.warm_up()
+    signals = [one for one in project.feed(130, 180) if one]
+    records = project.predictions()
+    spoken = [one for one in records if one["reason"] == "scored"]
+
+    assert len(records) == len(signals) == 50 * len(project.bars)
+    assert spoken
+    assert {one["student_model_version"] for one in records} == {FIRST}
+    assert {one["prediction_source"] for one in records} == {"student_model", "baseline_strategy"}
+    for record, signal in zip(records, signals, strict=True):
+        assert record["id"] == signal.prediction_id
+        assert record["student_prediction"] == signal.student_prediction
+        assert record["strength"] == signal.strength
+    assert all(one["student_confidence"] >= 0.6 for one in spoken)
+    assert all(one["student_prediction"] in ("LONG", "SHORT") for one in spoken)
+
+
+def test_promotion_fallback_behavior(live: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With an invalid path the engine starts, warns, and its signals are the baseline's."""
+    wrong = LiveProject(live, enabled(student_model_path="data/models/nowhere/student_model.onnx"))
+    shutil.rmtree(live / "data/engine")
+    off = LiveProject(live, Settings(_env_file=None))
+    path = live / "data/models/nowhere/student_model.onnx"
+    warning = f"Student model not found: {path}, falling back to baseline"
+
+    assert [one.levelname for one in caplog.records if one.getMessage() == warning] == ["WARNING"]
+    assert wrong.engine.student_model is None
+    acts = [
+        [one and (one.direction, one.strength, one.target, one.orders) for one in project.feed(0, 300)]
+        for project in (wrong, off)
+    ]
+    assert acts[0] == acts[1]
+    assert any(one and one[3] for one in acts[0])
+    reasons = {one["reason"] for one in project_records(live)}
+    assert reasons == {"no_student", "disabled", "warm_up"}
+
+
+def project_records(root: Path) -> list[dict[str, object]]:
+    return [
+        one
+        for one in read_lines(sorted((root / "data/telemetry").glob("2*/*.jsonl")))
+        if one["event"] == "prediction"
+    ]
+
+
+def test_end_to_end_promotion_workflow(tmp_path: Path) -> None:
+    """Train, validate, judge, approve, promote with the environment brought in line, start the engine: it is active.
+
+    What the engine then decides over the validation window is what the validation recorded, to the bit.
+    """
+    model = make_candidate(tmp_path, FIRST)
+    typed = model.relative_to(tmp_path).as_posix()
+    words = ("promote", "--model", typed, "--enable", "--env-file", ".env")
+    day = {"SOURCE_DATE_EPOCH": str(int(clock_of(FIRST).timestamp()))}
+    run = Project(tmp_path).sqkit(*words, environment=day)
+    assert run.returncode == 0, run.stderr
+    settings = Settings(_env_file=tmp_path / ".env")
+    assert settings.student_model_enabled
+    assert settings.student_model_version == FIRST
+
+    project = LiveProject(tmp_path, settings)
+    assert project.engine.student_model_version == FIRST
+    checklist = json.loads((model.parent / CHECKLIST_FILE).read_text())
+    first = session_day(dt.date.fromisoformat(checklist["validation_period"]["start"]))
+    start = min(series.window(first, first + 9999)[0] for series in project.bars.values())
+    project.warm_up(start)
+    project.feed(start, 9999)
+    project.engine.close()
+    lived, validated = (
+        read_predictions(tmp_path / "data/telemetry").symbols,
+        read_predictions(model.parent / TELEMETRY_FOLDER).symbols,
+    )
+
+    assert set(lived) == set(validated) == set(project.bars)
+    for symbol, was in validated.items():
+        for name, column in was.items():
+            if name != "outcome":
+                assert np.array_equal(
+                    lived[symbol][name], column, equal_nan=column.dtype.kind == "f"
+                ), name
+    assert {one["student_model_version"] for one in project.predictions()} == {FIRST}
+    said = Project(tmp_path).json("status")["slots"][0]
+    assert said["served"] == []
 
 
 def test_the_printed_commands_are_the_real_ones(tmp_path: Path) -> None:
