@@ -195,7 +195,12 @@ _KINDS: Final[dict[str, dict[str, Callable[[Any], bool]]]] = {
     HALT: {"level": _level, "reason": _text},
     RESUME: {"reason": _note},
     RATIFY: {"rollback": _digest, "comment": _note, **_SIGNED},  # the digest of the rollback's line
-    QUARANTINE_RELEASE: {"model": _digest, "reason": _text},
+    QUARANTINE_RELEASE: {  # the digest of the line of the rollback that barred it
+        "model": _digest,
+        "reason": _text,
+        "rollback": _digest,
+        **_SIGNED,
+    },
     POLICY: {
         "policy": _object,
         "policy_digest": _digest,
@@ -203,7 +208,7 @@ _KINDS: Final[dict[str, dict[str, Callable[[Any], bool]]]] = {
         **_SIGNED,
     },
     DRILL: {"passed": _flag, "steps": _words, "milliseconds": _count},
-    ATTEST: {"box": _text, "note": _note, "release": is_release_name},
+    ATTEST: {"box": _text, "note": _note, "release": is_release_name, **_SIGNED},
     # A rejection of a candidate, or a fact taken back: the book beside the candidate must hold it.
     OBJECTION: {"model": _digest, "fact": _fact_id, "what": _objection, "reason": _text},
 }

@@ -79,7 +79,7 @@ class Audited(Slotted):
             if what == "resume":
                 return resume(self.production, slot, "feed is back")
             if what == "ratify":
-                return ratify(self.production, slot, "agreed")
+                return ratify(self.production, slot, "agreed")[0]
             if what == "quarantine":
                 barred = next(iter(self.state.quarantined))
                 return release_quarantine(self.production, slot, barred, "it was the feed")

@@ -272,7 +272,12 @@ CONTENTS: Final[dict[str, dict[str, Any]]] = {
     HALT: {"level": STUDENT_OFF, "reason": "the feed"},
     RESUME: {"reason": ""},
     RATIFY: {"rollback": "a" * 64, "comment": "", "statement": None, "signature": None, "signers": None},
-    QUARANTINE_RELEASE: {"model": "a" * 64, "reason": "it was the feed"},
+    QUARANTINE_RELEASE: {
+        "model": "a" * 64,
+        "reason": "it was the feed",
+        "rollback": "b" * 64,
+        **dict.fromkeys(("statement", "signature", "signers")),
+    },
     POLICY: {
         "policy": {"min_days": 60},
         "policy_digest": "a" * 64,
@@ -282,7 +287,12 @@ CONTENTS: Final[dict[str, dict[str, Any]]] = {
         "signers": None,
     },
     DRILL: {"passed": True, "steps": ["one"], "milliseconds": 3},
-    ATTEST: {"box": "config-updated", "note": "", "release": "20250101_120000_aaaaaaaa"},
+    ATTEST: {
+        "box": "config-updated",
+        "note": "",
+        "release": "20250101_120000_aaaaaaaa",
+        **dict.fromkeys(("statement", "signature", "signers")),
+    },
     OBJECTION: {"model": "a" * 64, "fact": "0123456789ab", "what": "reject", "reason": "the costs"},
 }
 """For each kind of line something that it may say."""

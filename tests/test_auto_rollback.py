@@ -13,7 +13,7 @@ import pytest
 
 from sqkit.artifacts import STUDENT_FILE
 from sqkit.audit_log import ROLLBACK
-from sqkit.errors import AutoRollbackRefused
+from sqkit.errors import AutoRollbackRefused, ConflictError, SlotMismatch
 from sqkit.people import AUTOMATIC
 from sqkit.production.outcomes import DegradationAlert
 from sqkit.production.promoter import StudentModelPromoter
@@ -135,7 +135,7 @@ def test_a_confirmed_alert_that_is_old_enough_rolls_back(slotted: Slotted, hours
     assert done.entry["alert"] == {"calls": 240, "precision": 0.47, "reason": REASON}
     assert done.entry["actor"]["name"] == AUTOMATIC
     assert set(slotted.state.quarantined) == {slotted.entries[2]["digests"]["model"]}
-    assert slotted.state.unratified is None
+    assert slotted.state.unratified == ()
 
 
 @pytest.mark.parametrize("by", ["a person", "the machine"])
@@ -177,6 +177,49 @@ def test_damaged_releases_are_passed_over_and_said(slotted: Slotted) -> None:
 
     assert slotted.live == 1
     assert "passed over 20240103_000002" in done.target.notes[0]
+
+
+def test_a_strategy_without_a_slot_of_its_own_is_not_taken_for_another(slotted: Slotted) -> None:
+    """The default slot serves swing: whoever names intraday did not mean to take that out, not even to no student."""
+    before = files_below(slotted.root)
+
+    for to in ("", "none"):
+        for ask in (promoter(slotted).plan_rollback, promoter(slotted).rollback):
+            with pytest.raises(
+                SlotMismatch, match="the default slot serves swing; if that is meant, say --slot default"
+            ):
+                ask(to, slot="intraday", reason="worse live")
+    assert files_below(slotted.root) == before
+    promoter(slotted).rollback(slot="swing", reason="worse live")
+    assert slotted.live == 2
+
+
+def test_what_was_shown_is_what_is_done(slotted: Slotted) -> None:
+    """A person read where it goes; what is live changed before the lock: exit 5, and nothing is rolled back."""
+    shown = promoter(slotted).plan_rollback(reason="worse live").target
+    slotted.promote(4, "2025-03-11")
+    before = files_below(slotted.root)
+
+    with pytest.raises(
+        ConflictError, match=r"what is live changed meanwhile: .*look at sqkit status"
+    ) as caught:
+        promoter(slotted).rollback(reason="worse live", shown=shown)
+    assert caught.value.exit_code == 5
+    assert files_below(slotted.root) == before
+
+
+def test_what_was_shown_as_done_is_not_done_unseen(slotted: Slotted) -> None:
+    """There was nothing to do when a person looked, and there would be now; what somebody else did already is fine."""
+    seen = promoter(slotted).plan_rollback(reason="worse live").target
+    slotted.roll_back()
+    assert promoter(slotted).rollback(reason="worse live", shown=seen).target.already
+    shown = promoter(slotted).plan_rollback(reason="worse live").target
+    assert shown.already
+    slotted.promote(4, "2025-03-11")
+
+    with pytest.raises(ConflictError, match="what is live changed meanwhile"):
+        promoter(slotted).rollback(reason="worse live", shown=shown)
+    assert slotted.live == 4
 
 
 def test_between_alert_and_lock_somebody_may_have_acted(slotted: Slotted) -> None:

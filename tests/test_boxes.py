@@ -20,7 +20,9 @@ from sqkit.production.approval_desk import audit_log, open_desk
 from sqkit.production.approval_facts import ATTEST
 from sqkit.production.approvals import Recorded, Signer, approve, attest, revoke
 from sqkit.production.audit import instant
+from sqkit.production.audit_check import check_audit
 from sqkit.production.boxes import BOXES, REQUIRED, BoxState, box_states
+from sqkit.production.changes import Production
 from sqkit.production.live_boxes import attest_live
 from sqkit.production.promoter import StudentModelPromoter
 from sqkit.production.slot_state import fold
@@ -139,7 +141,7 @@ def test_criteria_that_failed_cannot_be_attested(root: Path) -> None:
         ("baseline-archived", "nobody's word ticks it: the promotion archives"),
         (
             "rollback-tested",
-            "nobody's word ticks it: no rollback drill has passed; run sqkit rollback --drill",
+            "nobody's word ticks it: no rollback drill was made; run sqkit rollback --drill",
         ),
         ("no-such-box", "give one of criteria-met, period-representative, metadata-verified"),
     ],
@@ -280,10 +282,62 @@ def test_boxes_of_the_live_release_are_lines_of_the_log(root: Path) -> None:
     )
 
 
-def live(root: Path, box: str, **changes: Any) -> Entry:
+def live(root: Path, box: str, *, key: Path | None = None, name: str = "Chen", **changes: Any) -> Entry:
     """Attest a box of the live release."""
-    return attest_live(
-        box, "others watch", "Chen", slot="swing", settings=settings_of(**changes), root=root, now=NOW
+    production = Production(settings_of(**changes), root, clock=lambda: NOW, actor=Actor.here(name))
+    return attest_live(production, box, "others watch", Signer(name, key), slot="swing")
+
+
+def test_a_box_of_the_live_release_is_signed_where_signers_are_set(root: Path, tmp_path: Path) -> None:
+    """As every other attestation: by somebody who may, under their own name, and verified again later."""
+    promoted(root)
+    key, other = make_key(tmp_path, "chen"), make_key(tmp_path, "dana")
+    (root / "signers").write_text(
+        signers_line("chen@example.org", key, 'namespaces="sqkit-attest"')
+        + signers_line("dana@example.org", other, 'namespaces="sqkit-ratify"')
+    )
+    wants = {"promotion_allowed_signers": "signers"}
+
+    with pytest.raises(
+        SignatureRefused, match=r"ticking the box alerts-configured has to be signed here.*--key"
+    ):
+        live(root, "alerts-configured", **wants)
+    with pytest.raises(SignatureRefused, match="does not let this key sign as sqkit-attest"):
+        live(root, "alerts-configured", key=other, name="dana", **wants)
+    with pytest.raises(SignatureRefused, match=r"the key .* is that of chen@example.org"):
+        live(root, "alerts-configured", key=key, name="Bela", **wants)
+    assert not fold(audit_log(settings_of(), root).entries(), "default").attested
+
+    line = live(root, "alerts-configured", key=key, **wants)
+    assert line["actor"]["principal"] == "chen@example.org"
+    assert boxes(root, **wants)["alerts-configured"].by == (
+        "attested by Chen (signed, chen@example.org) on 2025-01-10: others watch"
+    )
+    assert [
+        one for one in check_audit(settings_of(**wants), root)["differences"] if "line" in one["what"]
+    ] == []
+
+
+def test_a_key_without_signers_is_refused_for_the_live_release_too(root: Path, tmp_path: Path) -> None:
+    """Nobody could verify what it signs."""
+    promoted(root)
+
+    with pytest.raises(UsageError, match="no signers file is set"):
+        live(root, "alerts-configured", key=make_key(tmp_path, "chen"))
+
+
+def test_a_drill_that_failed_opens_the_box_again(root: Path) -> None:
+    """The newest drill decides: what passed before it says nothing of today."""
+    log = audit_log(settings_of(), root)
+    for passed, last in ((True, "in place"), (False, "failed: the rollback ended at no student")):
+        content = {"passed": passed, "steps": [last], "milliseconds": 3}
+        log.append(DRILL, content, slot="default", actor=Actor.here("Asha"), now=NOW, zone=ZONE)
+        box = boxes(root)["rollback-tested"]
+        assert box.ticked is passed
+
+    assert box.open_because == (
+        "the last drill, of 2025-01-10, did not pass (failed: the rollback ended at no student); mend that and run "
+        "sqkit rollback --drill"
     )
 
 

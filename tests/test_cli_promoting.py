@@ -357,9 +357,36 @@ def test_somebody_else_ratifies(desk: Desk) -> None:
     desk.slotted.roll_back()
     desk.refused(1, ["ratify", "--as", "asha"], "somebody else has to ratify it; name yourself with --as")
     assert desk.said("ratify", "--as", "Bela", "--comment", "agreed") == [
-        "slot default: the rollback is ratified by Bela"
+        "slot default: the rollback of 2025-03-01T17:01:00Z (line 3) is ratified by Bela"
     ]
     desk.refused(2, ["ratify", "--as", "Bela"], "no rollback waits to be ratified")
+
+
+def test_what_still_waits_is_said(desk: Desk) -> None:
+    """The newest is ratified, the others are named with the command for them; with --all nothing is left."""
+    desk.slotted.promote(3, "2025-04-01")
+    desk.slotted.roll_back("", "2025-04-02")
+    desk.slotted.roll_back("none", "2025-04-03")
+
+    assert desk.said("ratify", "--as", "Bela") == [
+        "slot default: the rollback of 2025-04-03T17:00:00Z (line 5) is ratified by Bela",
+        "slot default: the rollback of 2025-04-02T17:00:00Z (line 4) still waits; sqkit ratify again, or with --all",
+    ]
+    found = desk.json("ratify", "--as", "Bela", "--all")
+    assert [line["rollback"] for line in found["ratify"]] == [desk.slotted.entries[3]["digest"]]
+    assert found["waiting"] == []
+
+
+def test_a_slot_that_is_meant_by_mistake_is_not_rolled_back(desk: Desk) -> None:
+    """Intraday has no slot, the default one serves swing: exit 1; a halt goes on and says so."""
+    words = ["rollback", "--slot", "intraday", "--reason", "x"]
+    desk.refused(1, words, "the default slot serves swing; if that is meant, say --slot default")
+    desk.refused(1, [*words, "--to", "none"], "the default slot serves swing")
+    run = desk.sqkit("halt", "--slot", "intraday", "--reason", "x")
+
+    assert run.returncode == 0
+    assert "intraday has no slot of its own: this is about the default slot, which serves swing" in run.stderr
+    assert desk.slotted.served.halted
 
 
 def test_ratifying_is_signed_where_signers_are_set(desk: Desk) -> None:

@@ -140,11 +140,14 @@ def test_a_sound_slot_passes(sound: Slotted) -> None:
     assert done.milliseconds == done.entry["milliseconds"] >= 0
 
 
-def test_nothing_of_production_changes_but_one_line(sound: Slotted) -> None:
+def test_nothing_of_production_changes_but_one_line(
+    sound: Slotted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Model, record, archive, halt flag: byte and time as before. The log has one line more, and its head says so."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     lines = len(sound.entries)
     before = files_below(sound.root)
-    scratch = set(Path(tempfile.gettempdir()).glob("sqkit-drill-*"))
     drilled(sound)
     after = files_below(sound.root)
 
@@ -155,7 +158,7 @@ def test_nothing_of_production_changes_but_one_line(sound: Slotted) -> None:
     assert {name for name in after if after[name] != before.get(name)} == log
     assert set(before) - set(after) == set()
     assert len(sound.entries) == lines + 1
-    assert set(Path(tempfile.gettempdir()).glob("sqkit-drill-*")) <= scratch
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_copied_model_is_not_come_back_to(slotted: Slotted) -> None:
@@ -166,7 +169,7 @@ def test_a_copied_model_is_not_come_back_to(slotted: Slotted) -> None:
 
 
 def test_drilling_twice_is_two_lines(slotted: Slotted) -> None:
-    """Each drill is a fact of its own; the newest that passed counts."""
+    """Each drill is a fact of its own; the newest counts."""
     slotted.promote(1)
     first, second = drilled(slotted), drilled(slotted)
 
@@ -201,12 +204,13 @@ def link(place: Path) -> None:
 def test_it_fails_where_the_live_release_could_not_come_back(
     slotted: Slotted, damage: Callable[[Path], object], *, earlier: bool
 ) -> None:
-    """Its archive is damaged: a rollback of the next release would end elsewhere. That is a line, too, and no box."""
+    """Its archive is damaged: a rollback of the next release would end elsewhere. That is a line, too, and counts."""
     if earlier:
         slotted.promote(1)
     live = slotted.promote(2)
     drilled(slotted)
-    passed = slotted.state.drill
+    assert slotted.state.drill is not None
+    assert slotted.state.drill["passed"]
     damage(slotted.archived(live))
     done = drilled(slotted)
 
@@ -215,7 +219,7 @@ def test_it_fails_where_the_live_release_could_not_come_back(
     assert "the rollback ended at" in done.steps[-1]
     assert "sqkit verify --audit" in done.steps[-1]
     assert any("passed over" in step for step in done.steps)
-    assert slotted.state.drill == passed
+    assert slotted.state.drill == done.entry
     assert not any("sqkit-drill-" in step for step in done.steps)
 
 
@@ -247,7 +251,9 @@ def test_a_slot_drills_its_own(tmp_path: Path) -> None:
     assert drilled(default).passed
     assert not drilled(swing).passed
     assert default.state.drill is not None
-    assert swing.state.drill is None
+    assert default.state.drill["passed"]
+    assert swing.state.drill is not None
+    assert not swing.state.drill["passed"]
 
 
 def test_without_a_sound_log_nothing_can_be_tried(slotted: Slotted) -> None:

@@ -29,7 +29,9 @@ from sqkit.production.halting import HALT_LEVELS, NO_NEW_ENTRIES, STUDENT_OFF, r
 from sqkit.production.interventions import halt, halt_slots, ratify, release_quarantine, resume
 from sqkit.production.signing import has_ssh_keygen
 from sqkit.production.slot_check import halt_problems
+from sqkit.settings import Settings
 from tests.audited import Audited
+from tests.policies import accept, usual
 from tests.releases import ASHA, CONTENTS, Slotted, files_below
 from tests.ssh_keys import make_key, signers_line
 
@@ -189,6 +191,19 @@ def test_a_pasted_reason_becomes_one_line(slotted: Slotted) -> None:
     entry = resume(slotted.production, "default", "back\nagain")
     assert entry is not None
     assert entry["reason"] == "back again"
+
+
+def test_a_halt_of_a_strategy_without_a_slot_says_which_slot_it_halts(slotted: Slotted) -> None:
+    """The default slot serves swing; whoever meant intraday stops that one, at once, and reads so."""
+    halt(slotted.production, "intraday", "feed")
+
+    assert slotted.served.halted
+    assert slotted.said == [
+        "intraday has no slot of its own: this is about the default slot, which serves swing"
+    ]
+    halt(slotted.production, "swing", "feed")
+    halt(slotted.production, "default", "feed")
+    assert len(slotted.said) == 1
 
 
 def test_an_unknown_slot_is_refused(slotted: Slotted) -> None:
@@ -520,13 +535,12 @@ def rolled_back(slotted: Slotted) -> Slotted:
 def test_somebody_else_ratifies(slotted: Slotted) -> None:
     """The line names the rollback; nothing of production changes."""
     rolled_back(slotted)
-    waiting = slotted.state.unratified
-    assert waiting is not None
+    (waiting,) = slotted.state.unratified
     before = files_below(slotted.slot.folder)
-    entry = ratify(by(slotted, BELA).production, "default", "agreed\nfully")
+    (entry,) = ratify(by(slotted, BELA).production, "default", "agreed\nfully")
 
     assert (entry["kind"], entry["rollback"], entry["comment"]) == (RATIFY, waiting["digest"], "agreed fully")
-    assert slotted.state.unratified is None
+    assert slotted.state.unratified == ()
     assert files_below(slotted.slot.folder) == before
 
 
@@ -537,7 +551,7 @@ def test_whoever_rolled_back_does_not_ratify(slotted: Slotted, name: str) -> Non
 
     with pytest.raises(SelfApproval, match=r"somebody else has to ratify it; .*--as"):
         ratify(by(slotted, Actor.here(name)).production, "default")
-    assert slotted.state.unratified is not None
+    assert slotted.state.unratified
 
 
 def test_a_signature_does_not_hide_the_name(slotted: Slotted, tmp_path: Path) -> None:
@@ -558,9 +572,9 @@ def test_a_signature_does_not_hide_the_name(slotted: Slotted, tmp_path: Path) ->
             continue
         with pytest.raises(SignatureRefused, match="--key"):
             ratify(production, "default")
-        entry = ratify(production, "default", key=key)
+        (entry,) = ratify(production, "default", key=key)
         assert entry["actor"] == BELA.to_dict() | {"principal": "bela@example.com"}
-    assert slotted.state.unratified is None
+    assert slotted.state.unratified == ()
 
 
 def test_where_self_approval_is_allowed_one_may_ratify_oneself(slotted: Slotted) -> None:
@@ -569,7 +583,73 @@ def test_where_self_approval_is_allowed_one_may_ratify_oneself(slotted: Slotted)
     production = slotted.production
     production.settings = production.settings.model_copy(update={"promotion_allow_self_approval": True})
 
-    assert ratify(production, "default")["kind"] == RATIFY
+    assert [entry["kind"] for entry in ratify(production, "default")] == [RATIFY]
+
+
+def test_the_policy_in_force_says_who_may_ratify_oneself(slotted: Slotted) -> None:
+    """A setting is looser than what was accepted and has no effect; an accepted policy that allows it does."""
+    accept(slotted.root, usual(allow_self_approval=False), market="us")
+    rolled_back(slotted)
+    production = slotted.production
+    production.settings = Settings(_env_file=None, market="us", promotion_allow_self_approval=True)
+
+    with pytest.raises(SelfApproval, match="somebody else has to ratify it"):
+        ratify(production, "default")
+    accept(slotted.root, usual(allow_self_approval=True), market="us")
+    assert ratify(slotted.production, "default")
+
+
+def twice_rolled_back(slotted: Slotted) -> Slotted:
+    """Asha went back from C to B, and Bela from B to A."""
+    slotted.promote(2, "2025-03-01")
+    slotted.promote(3, "2025-03-02")
+    slotted.roll_back("", "2025-03-03")
+    by(slotted, BELA).roll_back(slotted.entries[0]["release"], "2025-03-04")
+    slotted.actor = Actor("Chen", "chen", "desk3")
+    return slotted
+
+
+def test_the_newest_rollback_is_ratified_and_the_others_still_wait(slotted: Slotted) -> None:
+    """Agreeing to what was done last says nothing of what was done before it."""
+    twice_rolled_back(slotted)
+    first, second = slotted.state.unratified
+
+    assert [entry["rollback"] for entry in ratify(slotted.production, "default")] == [second["digest"]]
+    assert slotted.state.unratified == (first,)
+    assert [entry["rollback"] for entry in ratify(slotted.production, "default")] == [first["digest"]]
+    assert not slotted.state.unratified
+
+
+def test_all_that_wait_are_ratified_at_once(slotted: Slotted) -> None:
+    """A line for each; where one of them is one's own, none is written."""
+    twice_rolled_back(slotted)
+    lines = len(slotted.entries)
+
+    with pytest.raises(SelfApproval, match=r"Asha rolled back on 2025-03-03 \(line 4\)"):
+        ratify(by(slotted, ASHA).production, "default", every=True)
+    assert len(slotted.entries) == lines
+    said = ratify(by(slotted, Actor("Chen", "chen", "desk3")).production, "default", "both", every=True)
+    assert [entry["comment"] for entry in said] == ["both", "both"]
+    assert slotted.state.unratified == ()
+
+
+def test_a_rollback_by_machine_ratifies_nothing(slotted: Slotted) -> None:
+    """What a person did without approval still waits after it."""
+    twice_rolled_back(slotted)
+    waiting = slotted.state.unratified
+    slotted.production.append(slotted.slot, ROLLBACK, AUTOMATIC_TO_NONE)
+
+    assert slotted.state.unratified == waiting
+
+
+AUTOMATIC_TO_NONE = CONTENTS[ROLLBACK] | {
+    "automatic": True,
+    "model": None,
+    "model_version": None,
+    "quarantines": None,
+    "release": None,
+    "replaces": None,
+}
 
 
 @pytest.mark.parametrize("slot", ["default", "swing"])
@@ -588,7 +668,7 @@ def test_a_rollback_to_no_student_waits_too(slotted: Slotted) -> None:
     slotted.roll_back("none")
     ratify(by(slotted, BELA).production, "default")
 
-    assert slotted.state.unratified is None
+    assert slotted.state.unratified == ()
 
 
 # --- quarantine
@@ -617,6 +697,27 @@ def test_what_is_not_quarantined_cannot_be_released(slotted: Slotted, digest: st
     with pytest.raises(ArchiveUnknown, match=f"quarantined: {known[:12]}"):
         release_quarantine(slotted.production, "default", digest or known[:7], "it was the feed")
     assert set(slotted.state.quarantined) == {known}
+
+
+def test_a_release_from_quarantine_is_signed_where_signers_are_set(slotted: Slotted, tmp_path: Path) -> None:
+    """As a ratification is: what may come back unseen else is said by somebody who may say it."""
+    if not has_ssh_keygen():
+        pytest.skip("ssh-keygen is not installed")
+    key = make_key(tmp_path, "bela")
+    (tmp_path / "signers").write_text(signers_line("bela@example.com", key, 'namespaces="sqkit-quarantine"'))
+    digest = barred(slotted)
+    production = by(slotted, BELA).production
+    production.settings = production.settings.model_copy(
+        update={"promotion_allowed_signers": str(tmp_path / "signers")}
+    )
+
+    with pytest.raises(SignatureRefused, match=r"releasing a quarantine has to be signed here.*--key"):
+        release_quarantine(production, "default", digest, "it was the feed")
+    assert set(slotted.state.quarantined) == {digest}
+    entry = release_quarantine(production, "default", digest, "it was the feed", key=key)
+    assert entry["actor"]["principal"] == "bela@example.com"
+    assert entry["rollback"] == slotted.entries[2]["digest"]
+    assert slotted.state.quarantined == {}
 
 
 def test_a_beginning_of_two_digests_is_ambiguous(slotted: Slotted) -> None:

@@ -55,7 +55,7 @@ from sqkit.production.promotion_checks import PromotionCheck, PromotionValidatio
 from sqkit.report_manifest import MANIFEST
 from sqkit.settings import Settings
 from tests.promotable import NOW, VERSION, Promotable, promotable
-from tests.releases import Slotted
+from tests.releases import CONTENTS, Slotted
 from tests.small_candidate import small_candidate
 
 NAMES = [
@@ -817,7 +817,7 @@ class TestQuarantinePinAndClock:
             "rolled back on 2025-01-02 (it lost)",
             f"sqkit quarantine release {project.model} --reason TEXT",
         )
-        project.record(QUARANTINE_RELEASE, model=project.model, reason="it was the feed")
+        project.record(QUARANTINE_RELEASE, **CONTENTS[QUARANTINE_RELEASE] | {"model": project.model})
         assert project.examine().can_promote
 
     def test_a_pin_on_another_version_is_refused(self, ready: Promotable) -> None:

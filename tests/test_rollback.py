@@ -688,7 +688,7 @@ def test_the_line_says_what_was_done(slotted: Slotted) -> None:
     assert entry["replaces"] == {"release": second["release"], "model": second["digests"]["model"]}
     assert entry["quarantines"] == second["digests"]["model"]
     assert (entry["automatic"], entry["alert"]) == (False, None)
-    assert slotted.state.unratified == entry
+    assert slotted.state.unratified == (entry,)
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "\n"])

@@ -44,7 +44,7 @@ class Told:
     archived: dict[str, list[str]] = field(default_factory=dict)
     barred: dict[str, set[str]] = field(default_factory=dict)
     halted: dict[str, str | None] = field(default_factory=dict)
-    waiting: dict[str, str | None] = field(default_factory=dict)
+    waiting: dict[str, list[str]] = field(default_factory=dict)
     ticked: dict[str, set[str]] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
 
@@ -57,6 +57,7 @@ class Told:
     def promote(self, slot: str, number: int) -> None:
         entry = self.lines.promote(number, slot, replaces=self._replaces(slot))
         self._put(slot, entry["release"])
+        self.waiting[slot] = []
         self.archived.setdefault(slot, []).append(entry["release"])
 
     def unmanaged(self, slot: str, number: int) -> None:
@@ -73,7 +74,8 @@ class Told:
         if live is not None:
             self.barred.setdefault(slot, set()).add(self.lines.models[live])
         self._put(slot, name)
-        self.waiting[slot] = None if entry["automatic"] else entry["digest"]
+        if not entry["automatic"]:
+            self.waiting.setdefault(slot, []).append(entry["digest"])
 
     def halt(self, slot: str, number: int) -> None:
         level = HALT_LEVELS[number % 2]
@@ -85,11 +87,11 @@ class Told:
         self.halted[slot] = None
 
     def ratify(self, slot: str, number: int) -> None:
-        waiting = self.waiting.get(slot)
-        named = waiting if waiting and number % 2 else "e" * 64
+        waiting = self.waiting.get(slot, [])
+        named = waiting[number % len(waiting)] if waiting and number % 2 else "e" * 64
         self.lines.ratify(named, slot)
-        if named == waiting:
-            self.waiting[slot] = None
+        if named in waiting:
+            waiting.remove(named)
 
     def quarantine(self, slot: str, number: int) -> None:
         barred = sorted(self.barred.get(slot, set())) or ["d" * 64]
@@ -108,7 +110,7 @@ class Told:
             self.ticked.setdefault(slot, set()).add(f"box{number}")
 
     def _put(self, slot: str, name: str | None) -> None:
-        self.live[slot], self.waiting[slot], self.ticked[slot] = name, None, set()
+        self.live[slot], self.ticked[slot] = name, set()
         self.touched.add(slot)
 
     def _replaces(self, slot: str) -> dict[str, str] | None:
@@ -139,7 +141,7 @@ def held_against(notes: Told, slot: str, state: SlotState) -> None:
     assert list(state.releases) == notes.archived.get(slot, [])
     assert set(state.quarantined) == notes.barred.get(slot, set())
     assert state.halt_level == notes.halted.get(slot)
-    assert (state.unratified["digest"] if state.unratified else None) == notes.waiting.get(slot)
+    assert [entry["digest"] for entry in state.unratified] == notes.waiting.get(slot, [])
     assert set(state.attested) == notes.ticked.get(slot, set())
     assert (state.placed_by is not None) == (slot in notes.touched)
 
@@ -270,9 +272,22 @@ def test_a_promotion_settles_a_rollback_that_nobody_ratified(lines: Lines) -> No
     first = lines.promote(1)
     lines.promote(2)
     lines.roll_back(first["release"])
-    assert fold(lines.entries, "default").unratified is not None
+    assert fold(lines.entries, "default").unratified
     lines.promote(3)
-    assert fold(lines.entries, "default").unratified is None
+    assert fold(lines.entries, "default").unratified == ()
+
+
+def test_every_rollback_by_a_person_waits_until_it_is_ratified(lines: Lines) -> None:
+    """A second one hides the first no more than a rollback by machine does; each is ratified by its own digest."""
+    names = [lines.promote(number)["release"] for number in (1, 2, 3, 4)]
+    first, second = lines.roll_back(names[2]), lines.roll_back(names[1])
+    lines.roll_back(names[0], automatic=True)
+    assert fold(lines.entries, "default").unratified == (first, second)
+
+    lines.ratify(second["digest"])
+    assert fold(lines.entries, "default").unratified == (first,)
+    lines.ratify(first["digest"])
+    assert fold(lines.entries, "default").unratified == ()
 
 
 def test_a_rollback_by_machine_waits_for_nobody(lines: Lines) -> None:
@@ -280,7 +295,7 @@ def test_a_rollback_by_machine_waits_for_nobody(lines: Lines) -> None:
     lines.promote(1)
     lines.roll_back(None, automatic=True)
 
-    assert fold(lines.entries, "default").unratified is None
+    assert fold(lines.entries, "default").unratified == ()
 
 
 def test_a_halt_outlasts_promotions_and_rollbacks(lines: Lines) -> None:
@@ -295,12 +310,11 @@ def test_a_halt_outlasts_promotions_and_rollbacks(lines: Lines) -> None:
         assert fold(lines.entries, "default").halted is None
 
 
-def test_only_a_drill_that_passed_counts(lines: Lines) -> None:
-    """A later one that failed does not take the box away; it says so in the log."""
-    passed = lines.add(DRILL, passed=True, steps=["one"], milliseconds=3)
-    lines.add(DRILL, passed=False, steps=["failed: one"], milliseconds=3)
-
-    assert fold(lines.entries, "default").drill == passed
+def test_the_newest_drill_decides(lines: Lines) -> None:
+    """One that failed counts against one that passed before it, until another passes."""
+    for passed in (True, False, True):
+        drill = lines.add(DRILL, passed=passed, steps=["one"], milliseconds=3)
+        assert fold(lines.entries, "default").drill == drill
 
 
 def test_the_newest_accepted_policy_is_in_force(lines: Lines) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sqkit.artifacts import STUDENT_FILE
-from sqkit.audit_log import ATTEST
+from sqkit.audit_log import ATTEST, DRILL
 from sqkit.chain import head_file
 from sqkit.files import write_bytes
 from sqkit.production.interventions import halt
@@ -21,6 +21,7 @@ from tests.audited import Audited, with_a_past
 from tests.project import Project
 from tests.promotable import NOW as PROMOTED
 from tests.promotable import promotable
+from tests.releases import CONTENTS
 
 NOW = dt.datetime(2025, 4, 5, tzinfo=dt.UTC)
 A, B = "20240102_000001", "20240103_000002"
@@ -89,7 +90,7 @@ def test_boxes_that_are_still_open(project: Audited) -> None:
 
     live = project.state.live
     assert live is not None
-    content = {"box": "config-updated", "note": "deployed", "release": live.name}
+    content = CONTENTS[ATTEST] | {"note": "deployed", "release": live.name}
     production = project.production
     production.append(production.slot("default"), ATTEST, content)
     project.variables = {"student_monitoring_enabled": True}
@@ -174,7 +175,7 @@ def test_no_student_is_said_with_its_reason(project: Audited) -> None:
 
     assert said["live"] is None
     assert said["placed_by"]["entry"]["reason"] == "test"
-    assert said["unratified"]["line"] == 13
+    assert [waiting["line"] for waiting in said["unratified"]] == [13]
     assert [(one["model"], one["version"]) for one in said["quarantined"]] == [(model, A)]
     assert "no student; the engine runs its baseline" in text(project)
     assert "UNRATIFIED" in text(project)
@@ -232,7 +233,33 @@ def test_the_policy_in_force(project: Audited) -> None:
 def test_the_drill_counts_for_thirty_days(project: Audited, now: str, said: str) -> None:
     """To the second."""
     assert said in text(project, "default", dt.datetime.fromisoformat(now))
-    assert "none passed yet" in text(project, "swing")
+    assert "none was made yet" in text(project, "swing")
+
+
+def test_a_drill_that_failed_is_told_with_its_reason(project: Audited) -> None:
+    """Whatever passed before it; the box is open again until one passes."""
+    content = {"passed": False, "steps": ["one", "failed: no room"], "milliseconds": 3}
+    project.on("2025-04-03")
+    entry = project.production.append(project.production.slot("default"), DRILL, content)
+    said = found(project)["drill"]
+
+    assert (said["passed"], said["valid"], said["days_left"]) == (False, False, 0)
+    assert said["line"]["entry"] == entry
+    assert "DRILL       did not pass on 2025-04-03: failed: no room; mend that" in text(project)
+
+
+def test_every_rollback_that_waits_is_listed(project: Audited) -> None:
+    """The newest first, with the command for all of them."""
+    project.promote(4, "2025-04-03")
+    project.roll_back("", "2025-04-04")
+    project.roll_back("none", "2025-04-05")
+    lines = [line for line in text(project, "default").splitlines() if "UNRATIFIED" in line]
+
+    assert [waiting["line"] for waiting in found(project)["unratified"]] == [14, 15]
+    assert lines == [
+        "  UNRATIFIED  rollback of 2025-04-05T17:00:00Z (line 15); somebody else runs sqkit ratify --all",
+        "  UNRATIFIED  rollback of 2025-04-04T17:00:00Z (line 14)",
+    ]
 
 
 def test_scoring_is_enabled_or_not(project: Audited) -> None:

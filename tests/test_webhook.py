@@ -275,7 +275,12 @@ def test_a_promotion_is_told_with_everything_a_receiver_needs(tmp_path: Path) ->
             "rollback.ratified",
             {"rollback": A, "reason": "seen"},
         ),
-        (QUARANTINE_RELEASE, {"model": A, "reason": "mended"}, "quarantine.released", {"model": A}),
+        (
+            QUARANTINE_RELEASE,
+            {"model": A, "reason": "mended", "rollback": A, **UNSIGNED},
+            "quarantine.released",
+            {"model": A},
+        ),
         (
             POLICY,
             {
@@ -296,7 +301,7 @@ def test_a_promotion_is_told_with_everything_a_receiver_needs(tmp_path: Path) ->
         ),
         (
             ATTEST,
-            {"box": "config-updated", "note": "done", "release": "20250301_150000_bbbbbbbb"},
+            {"box": "config-updated", "note": "done", "release": "20250301_150000_bbbbbbbb", **UNSIGNED},
             "box.attested",
             {"box": "config-updated", "reason": "done"},
         ),

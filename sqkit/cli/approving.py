@@ -127,17 +127,23 @@ def attest(
     settings, now = Settings(), run_time(os.environ)
     if bool(model) == bool(slot):
         raise UsageError("give --model for a candidate, or --slot for the release that is live there")
-    if slot and key:
-        raise UsageError(
-            "--key: a box of the live release is kept in the audit log under the account; leave it out"
-        )
     if slot:
-        line = attest_live(box, note, name, slot=slot, settings=settings, now=now)
-        print(f"box {box} of {line['release']} ticked by {line['actor']['name']}: {note}", flush=True)
+        from sqkit.people import Actor
+        from sqkit.production.changes import Production
+
+        production = Production(settings, clock=lambda: now, actor=Actor.here(name), say=_say)
+        line = attest_live(production, box, note, _signer(name, key), slot=slot)
+        who, principal = line["actor"]["name"], line["actor"]["principal"]
+        proof = f"signed, {principal}" if principal else "typed name, not authenticated"
+        print(f"box {box} of {line['release']} ticked by {who} ({proof}): {note}", flush=True)
         return 0
     outcome = tick(model, box, note, _signer(name, key), settings=settings, now=now)
     print("\n".join(outcome.lines()), flush=True)
     return 0
+
+
+def _say(line: str) -> None:
+    print(f"sqkit: {line}", file=sys.stderr, flush=True)
 
 
 def _signer(name: str, key: str) -> Signer:

@@ -352,14 +352,22 @@ def resume(
 
 @app.command
 def ratify(
-    *, slot: str = "default", comment: Text = "", as_: As = "", key: Text = "", json: Json = False
+    *,
+    slot: str = "default",
+    every: Every = False,
+    comment: Text = "",
+    as_: As = "",
+    key: Text = "",
+    json: Json = False,
 ) -> int:
-    """Agree to a rollback that somebody made without approval.
+    """Agree to the newest rollback that somebody made without approval; what still waits is said.
 
     Parameters
     ----------
     slot
         default, or a strategy.
+    every
+        Agree to every rollback that waits, not only to the newest.
     comment
         Kept in the audit log.
     as_
@@ -367,23 +375,36 @@ def ratify(
     key
         SSH key to sign with, where SENSEQUANT_PROMOTION_ALLOWED_SIGNERS is set.
     json
-        Print the audit line as JSON.
+        Print the audit lines, and the rollbacks that still wait, as JSON.
     """
     from sqkit.production.interventions import ratify as agree
 
     production = _production(as_)
-    entry = agree(production, slot, comment, key=Path(key) if key else None, terminal=sys.stdin.isatty())
-    show(
-        {"ratify": entry},
-        json,
-        [f"slot {entry['slot']}: the rollback is ratified by {entry['actor']['name']}"],
-    )
+    entries = agree(production, slot, comment, every=every, key=_key(key), terminal=sys.stdin.isatty())
+    place = production.slot(slot)
+    waiting = production.state(place).unratified
+    log = {entry["digest"]: (number, entry) for number, entry in enumerate(production.log.entries(), 1)}
+    lines = [
+        f"slot {place.name}: the rollback of {log[one['rollback']][1]['at']} (line {log[one['rollback']][0]}) is "
+        f"ratified by {one['actor']['name']}"
+        for one in entries
+    ]
+    lines += [
+        f"slot {place.name}: the rollback of {one['at']} (line {log[one['digest']][0]}) still waits; sqkit ratify"
+        f"{_slot_words(place.name)} again, or with --all"
+        for one in reversed(waiting)
+    ]
+    show({"ratify": entries, "waiting": list(waiting)}, json, lines)
     return 0
+
+
+def _key(path: str) -> Path | None:
+    return Path(path).expanduser() if path else None
 
 
 @quarantine.command(name="release")
 def quarantine_release(
-    digest: str, /, *, reason: str, slot: str = "default", as_: As = "", json: Json = False
+    digest: str, /, *, reason: str, slot: str = "default", as_: As = "", key: Text = "", json: Json = False
 ) -> int:
     """Let bytes that were rolled back be promoted, or be gone back to, again.
 
@@ -397,12 +418,16 @@ def quarantine_release(
         default, or a strategy.
     as_
         Who you are; by default the account's name.
+    key
+        SSH key to sign with, where SENSEQUANT_PROMOTION_ALLOWED_SIGNERS is set.
     json
         Print the audit line as JSON.
     """
     from sqkit.production.interventions import release_quarantine
 
-    entry = release_quarantine(_production(as_), slot, digest, reason)
+    entry = release_quarantine(
+        _production(as_), slot, digest, reason, key=_key(key), terminal=sys.stdin.isatty()
+    )
     released = f"model {entry['model'][:12]} is released from quarantine; it may be promoted or gone back to"
     show({"quarantine_release": entry}, json, [f"slot {entry['slot']}: {released}"])
     return 0

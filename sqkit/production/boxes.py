@@ -115,7 +115,7 @@ def box_states(
     book
         What people attested; None where nobody said anything.
     drill_entry
-        The audit line of the newest rollback drill that passed.
+        The audit line of the newest rollback drill: one that failed opens the box again.
     signers
         Contents of the allowed signers file; None where typed names do.
     promotion, attested
@@ -261,7 +261,13 @@ def _alerts_configured(case: _Case) -> _Found:
 def _rollback_tested(case: _Case) -> _Found:
     drill = case.drill
     if drill is None:
-        return _Found(open_because=f"no rollback drill has passed; run {_drill_command(case)}")
+        return _Found(open_because=f"no rollback drill was made; run {_drill_command(case)}")
+    if not drill["passed"]:
+        why = drill["steps"][-1] if drill["steps"] else "failed"
+        return _Found(
+            open_because=f"the last drill, of {drill['date']}, did not pass ({why}); mend that and run "
+            f"{_drill_command(case)}"
+        )
     age = case.now - dt.datetime.fromisoformat(drill["at"])
     if age > dt.timedelta(days=DRILL_DAYS):
         return _Found(

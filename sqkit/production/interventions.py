@@ -6,8 +6,8 @@ takes a `Production` and returns the audit line, None where nothing was to be do
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 from sqkit.audit_log import HALT, HALT_LEVELS, QUARANTINE_RELEASE, RATIFY, RESUME, STUDENT_OFF
 from sqkit.chain import Entry
 from sqkit.errors import ArchiveAmbiguous, ArchiveUnknown, OutputError, SelfApproval, SqkitError, UsageError
-from sqkit.files import canonical_json, fsync_folder, output_errors
-from sqkit.people import one_line
+from sqkit.files import fsync_folder, output_errors
+from sqkit.people import Actor, one_line
+from sqkit.policy_in_force import policy_in_force
 from sqkit.production.audit import instant
 from sqkit.production.changes import Production
 from sqkit.production.halting import flag_of, read_halt, read_level, stricter, sure_level, write_flag
-from sqkit.production.signed_facts import signature_of
-from sqkit.production.signing import RATIFY as RATIFY_NAMESPACE
-from sqkit.production.slots import Slot
+from sqkit.production.signed_facts import signed_line
+from sqkit.production.slots import Slot, other_strategy
 from sqkit.settings import PREFIX
 
 
@@ -91,8 +91,22 @@ def halt_slots(
     reason = _reason(reason, "halt")
     if level is not None and level not in HALT_LEVELS:
         raise UsageError(f"halt: level {level!r}: choose one of {', '.join(HALT_LEVELS)}", level=level)
-    flags = [_raise_flag(production, production.slot(slot), reason, level) for slot in slots]
-    return [_note_halt(production, flag, reason, lowering=level is not None) for flag in flags]
+    asked = list(slots)
+    flags = [_raise_flag(production, production.slot(slot), reason, level) for slot in asked]
+    done = [_note_halt(production, flag, reason, lowering=level is not None) for flag in flags]
+    for slot, flag in zip(asked, flags, strict=True):
+        _say_which_slot(production, slot, flag.place)
+    return done
+
+
+def _say_which_slot(production: Production, asked: str, place: Slot) -> None:
+    """A strategy without a slot of its own means the default slot: it is halted, whatever it serves, and that is said."""
+    with contextlib.suppress(SqkitError, OSError):
+        other = other_strategy(asked, place, production.state(place))
+        if other:
+            production.say(
+                f"{asked} has no slot of its own: this is about the default slot, which serves {other}"
+            )
 
 
 def _raise_flag(production: Production, place: Slot, reason: str, level: str | None) -> _Flag:
@@ -174,50 +188,60 @@ def resume(production: Production, slot: str, reason: str = "") -> Entry | None:
 
 
 def ratify(
-    production: Production, slot: str, comment: str = "", *, key: Path | None = None, terminal: bool = False
-) -> Entry:
-    """Agree to the newest rollback that a person made without approval; signed where signers are set.
+    production: Production,
+    slot: str,
+    comment: str = "",
+    *,
+    every: bool = False,
+    key: Path | None = None,
+    terminal: bool = False,
+) -> list[Entry]:
+    """Agree to the newest rollback that a person made without approval, or to every one that still waits.
+
+    Each becomes a line of its own, signed where signers are set; where one is refused none is written.
 
     Raises
     ------
     UsageError
         No rollback waits for it.
     SelfApproval
-        Whoever rolled back ratifies it.
+        Whoever rolled back ratifies it, and the policy in force allows nobody to approve themselves.
     SignatureRefused, SigningFailed
         Signers are set, and nobody of them signed.
     """
-    place, comment = production.place(production.slot(slot)), one_line(comment)
-    waiting = production.state(place.slot).unratified
-    if waiting is None:
+    place, comment = production.slot(slot), one_line(comment)
+    waiting = production.state(place).unratified
+    if not waiting:
         raise UsageError(
-            f"slot {place.slot.name}: no rollback waits to be ratified; see sqkit history",
-            slot=place.slot.name,
+            f"slot {place.name}: no rollback waits to be ratified; see sqkit history", slot=place.name
         )
-    said = {"comment": comment, "kind": RATIFY, "rollback": waiting["digest"], "slot": place.slot.name}
-    signed, principal = signature_of(
-        canonical_json(said, indent=None).strip(),
-        settings=production.settings,
-        root=production.root,
-        namespace=RATIFY_NAMESPACE,
-        key=key,
-        now=place.now,
-        what=f"slot {place.slot.name}: ratifying a rollback",
-        terminal=terminal,
-        entries=production.log.entries(),
-        slot=place.slot.name,
-    )
-    actor = replace(production.actor, principal=principal)
-    same = sorted(_names(waiting["actor"]) & _names(actor.to_dict()))
-    if same and not production.settings.promotion_allow_self_approval:
+    chosen = waiting if every else waiting[-1:]
+    said = list[tuple[dict[str, Any], Actor]]()
+    for rollback in chosen:
+        _require_somebody_else(production, place, rollback, production.actor)
+        content, actor = signed_line(
+            production,
+            place,
+            RATIFY,
+            {"rollback": rollback["digest"], "comment": comment},
+            key=key,
+            what="ratifying a rollback",
+            terminal=terminal,
+        )
+        _require_somebody_else(production, place, rollback, actor)
+        said.append((content, actor))
+    return [production.append(place, RATIFY, content, actor=actor) for content, actor in said]
+
+
+def _require_somebody_else(production: Production, slot: Slot, rollback: Entry, actor: Actor) -> None:
+    same = sorted(_names(rollback["actor"]) & _names(actor.to_dict()))
+    entries = production.log.entries()
+    if same and not policy_in_force(production.settings, entries, slot.name).allow_self_approval:
         raise SelfApproval(
-            f"slot {place.slot.name}: {waiting['actor']['name']} rolled back, somebody else has to ratify it; name "
-            "yourself with --as",
+            f"slot {slot.name}: {rollback['actor']['name']} rolled back on {rollback['date']} (line "
+            f"{entries.index(rollback) + 1}), somebody else has to ratify it; name yourself with --as",
             name=same[0],
         )
-    return production.append(
-        place.slot, RATIFY, {"rollback": waiting["digest"], "comment": comment, **signed}, actor=actor
-    )
 
 
 def _names(actor: Mapping[str, Any]) -> set[str]:
@@ -226,8 +250,16 @@ def _names(actor: Mapping[str, Any]) -> set[str]:
     return names | {name.partition("@")[0] for name in names}
 
 
-def release_quarantine(production: Production, slot: str, digest: str, reason: str) -> Entry:
-    """Let bytes that were rolled back be promoted, or be gone back to, again.
+def release_quarantine(
+    production: Production,
+    slot: str,
+    digest: str,
+    reason: str,
+    *,
+    key: Path | None = None,
+    terminal: bool = False,
+) -> Entry:
+    """Let bytes that were rolled back be promoted, or be gone back to, again; signed where signers are set.
 
     Parameters
     ----------
@@ -238,6 +270,8 @@ def release_quarantine(production: Production, slot: str, digest: str, reason: s
     ------
     ArchiveUnknown, ArchiveAmbiguous
         None, or more than one, of the quarantined models begins so.
+    SignatureRefused, SigningFailed
+        Signers are set, and nobody of them signed.
     """
     reason = _reason(reason, "quarantine release")
     place = production.slot(slot)
@@ -256,7 +290,16 @@ def release_quarantine(production: Production, slot: str, digest: str, reason: s
             digest=digest,
             models=found,
         )
-    return production.append(place, QUARANTINE_RELEASE, {"model": found[0], "reason": reason})
+    content, actor = signed_line(
+        production,
+        place,
+        QUARANTINE_RELEASE,
+        {"model": found[0], "reason": reason, "rollback": barred[found[0]]["digest"]},
+        key=key,
+        what="releasing a quarantine",
+        terminal=terminal,
+    )
+    return production.append(place, QUARANTINE_RELEASE, content, actor=actor)
 
 
 def _reason(reason: str, command: str) -> str:

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqkit.artifacts import APPROVALS_FILE, SIGNERS_FILE
-from sqkit.audit_log import AUDIT_FILE, POLICY, RATIFY
+from sqkit.audit_log import AUDIT_FILE, POLICY
 from sqkit.chain import Entry
 from sqkit.errors import AuditBroken, SigningFailed, SqkitError
-from sqkit.files import canonical_json, parse_json, sha256_bytes
+from sqkit.files import parse_json, sha256_bytes
 from sqkit.policy_in_force import own_line
 from sqkit.production.approval_book import parse_book
 from sqkit.production.approval_voices import approvals_in_force, verified_later, voices_about
 from sqkit.production.log_walk import Walk
+from sqkit.production.signed_facts import NAMESPACES, stated
 from sqkit.production.signing import POLICY as POLICY_NAMESPACE
-from sqkit.production.signing import RATIFY as RATIFY_NAMESPACE
 from sqkit.production.signing import principal_of
 from sqkit.production.slot_state import ReleaseFact
 
-_NAMESPACES: Final = {POLICY: POLICY_NAMESPACE, RATIFY: RATIFY_NAMESPACE}
+_NAMESPACES: Final = {POLICY: POLICY_NAMESPACE, **NAMESPACES}
 
 
 @dataclass
@@ -140,7 +140,7 @@ def _archived(folder: Path, release: ReleaseFact, name: str) -> bytes | None:
 
 
 def line_signatures(log: Walk, found: Signatures) -> None:
-    """Accepted policies and ratifications: each is what was signed, and by whom the line says."""
+    """Lines that are signed where signers are set: each is what was signed, and by whom the line says."""
     broken: set[str] = set()
     for place, (number, entry) in enumerate(zip(log.numbers, log.entries, strict=True), 1):
         if entry["kind"] not in _NAMESPACES:
@@ -157,10 +157,8 @@ def line_signatures(log: Walk, found: Signatures) -> None:
 
 def _other_statement(until: Sequence[Entry], entry: Entry, broken: set[str]) -> str:
     """What the newest of these lines has signed that is not what it says."""
-    if entry["kind"] == RATIFY:
-        said = {name: entry[name] for name in ("comment", "kind", "rollback", "slot")}
-        same = entry["statement"] in (None, canonical_json(said, indent=None).strip())
-        return "" if same else "is not what was signed for it"
+    if entry["kind"] != POLICY:
+        return "" if entry["statement"] in (None, stated(entry)) else "is not what was signed for it"
     if entry["slot"] in broken:  # each policy is signed as the successor of the one before it
         return ""
     try:

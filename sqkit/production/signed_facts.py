@@ -1,20 +1,91 @@
 """What an audit line keeps of a signature: the text, the signature and who was allowed to sign.
 
-Accepting a policy and ratifying a rollback are signed where a signers file is set, and only there.
+Accepting a policy, ratifying a rollback, releasing a quarantine and ticking a box of the live release are signed
+where a signers file is set, and only there.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
+from sqkit.audit_log import ATTEST, QUARANTINE_RELEASE, RATIFY
 from sqkit.chain import Entry
 from sqkit.errors import SignatureRefused, UsageError
+from sqkit.files import canonical_json
+from sqkit.people import Actor
 from sqkit.policy_in_force import DEFAULT_SLOT, accepted_line
+from sqkit.production import signing
 from sqkit.production.signing import principal_of, read_signers, sign
 from sqkit.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from sqkit.production.changes import Production
+    from sqkit.production.slots import Slot
+
+_STATED: Final = {
+    ATTEST: ("box", "kind", "note", "release", "slot"),
+    QUARANTINE_RELEASE: ("kind", "model", "reason", "rollback", "slot"),
+    RATIFY: ("comment", "kind", "rollback", "slot"),
+}
+"""What of a line is signed; it names the release or rollback it is about, so that it fits no other."""
+
+NAMESPACES: Final = {
+    ATTEST: signing.ATTEST,
+    QUARANTINE_RELEASE: signing.QUARANTINE,
+    RATIFY: signing.RATIFY,
+}
+
+
+def stated(said: Mapping[str, Any]) -> str:
+    """The text that whoever signs such a line signs.
+
+    Parameters
+    ----------
+    said
+        Its ``kind``, ``slot`` and content, or the line itself.
+    """
+    return canonical_json({name: said[name] for name in _STATED[said["kind"]]}, indent=None).strip()
+
+
+def signed_line(
+    production: Production,
+    slot: Slot,
+    kind: str,
+    content: Mapping[str, Any],
+    *,
+    key: Path | None,
+    what: str,
+    terminal: bool = False,
+) -> tuple[dict[str, Any], Actor]:
+    """The content of a line with its signature, and who acts: both as without one where no signers are set.
+
+    Parameters
+    ----------
+    what
+        Such as ``ratifying a rollback``, for the message.
+
+    Raises
+    ------
+    SignatureRefused, SigningFailed, UsageError
+        See `signature_of`.
+    """
+    signed, principal = signature_of(
+        stated({**content, "kind": kind, "slot": slot.name}),
+        settings=production.settings,
+        root=production.root,
+        namespace=NAMESPACES[kind],
+        key=key,
+        now=production.now(),
+        what=f"slot {slot.name}: {what}",
+        terminal=terminal,
+        entries=production.log.entries(),
+        slot=slot.name,
+    )
+    return {**content, **signed}, replace(production.actor, principal=principal)
 
 
 def signers_in_force(settings: Settings, root: Path, entries: Iterable[Entry], slot: str) -> str | None:

@@ -25,6 +25,7 @@ ATTEST: Final = f"{PREFIX}attest"
 REVOKE: Final = f"{PREFIX}revoke"
 POLICY: Final = f"{PREFIX}policy"
 RATIFY: Final = f"{PREFIX}ratify"
+QUARANTINE: Final = f"{PREFIX}quarantine"
 
 _PROGRAM: Final = "ssh-keygen"
 _SECONDS: Final = 30.0

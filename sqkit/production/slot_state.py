@@ -83,9 +83,10 @@ class SlotState:
         Every time a release was live, oldest first.
     quarantined
         Digest of a model to the rollback that barred it.
-    halted, unratified, policy, drill
-        The line in force: the halt; the newest rollback by a person that nobody ratified; the
-        accepted policy; the newest drill that passed.
+    halted, policy, drill
+        The line in force: the halt; the accepted policy; the newest drill, passed or not.
+    unratified
+        Rollbacks by a person that nobody ratified and no promotion settled, oldest first.
     attested
         Box to the line that ticked it for the live release.
     """
@@ -97,7 +98,7 @@ class SlotState:
     stays: tuple[Stay, ...] = ()
     quarantined: Mapping[str, Entry] = field(default_factory=dict)
     halted: Entry | None = None
-    unratified: Entry | None = None
+    unratified: tuple[Entry, ...] = ()
     policy: Entry | None = None
     drill: Entry | None = None
     attested: Mapping[str, Entry] = field(default_factory=dict)
@@ -121,7 +122,7 @@ def _after(state: SlotState, entry: Entry) -> SlotState:
     kind = entry["kind"]
     if kind == PROMOTE:
         release = ReleaseFact(entry["release"], entry["digests"]["model"], entry["model_version"], entry)
-        known = replace(state, releases={**state.releases, release.name: release})
+        known = replace(state, releases={**state.releases, release.name: release}, unratified=())
         return _placed(known, release, entry)
     if kind == UNMANAGED:
         release = ReleaseFact(entry["release"], entry["model"], "", entry)
@@ -132,18 +133,18 @@ def _after(state: SlotState, entry: Entry) -> SlotState:
         barred = {entry["quarantines"]: entry} if entry["quarantines"] else {}
         target = state.releases.get(entry["release"]) if entry["release"] else None
         back = _placed(replace(state, quarantined={**state.quarantined, **barred}), target, entry)
-        return replace(back, unratified=None if entry["automatic"] else entry)
+        return back if entry["automatic"] else replace(back, unratified=(*back.unratified, entry))
     if kind == QUARANTINE_RELEASE:
         kept = {digest: why for digest, why in state.quarantined.items() if digest != entry["model"]}
         return replace(state, quarantined=kept)
     if kind == RATIFY:
-        same = state.unratified is not None and state.unratified["digest"] == entry["rollback"]
-        return replace(state, unratified=None) if same else state
+        left = tuple(waiting for waiting in state.unratified if waiting["digest"] != entry["rollback"])
+        return replace(state, unratified=left)
     if kind == ATTEST:
         live = state.live is not None and state.live.name == entry["release"]
         return replace(state, attested={**state.attested, entry["box"]: entry}) if live else state
     if kind == DRILL:
-        return replace(state, drill=entry) if entry["passed"] else state
+        return replace(state, drill=entry)
     if kind == POLICY:
         return replace(state, policy=entry)
     if kind == OBJECTION:  # to a candidate: the slot is as it was
@@ -152,10 +153,10 @@ def _after(state: SlotState, entry: Entry) -> SlotState:
 
 
 def _placed(state: SlotState, release: ReleaseFact | None, entry: Entry) -> SlotState:
-    """The slot after this line put a release there, or none; a promotion settles an unratified rollback."""
+    """The slot after this line put a release there, or none."""
     stays = state.stays
     if state.live is not None:
         stays = (*stays[:-1], replace(stays[-1], left=entry))
     if release is not None:
         stays = (*stays, Stay(release, entry))
-    return replace(state, live=release, placed_by=entry, stays=stays, attested={}, unratified=None)
+    return replace(state, live=release, placed_by=entry, stays=stays, attested={})
