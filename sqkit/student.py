@@ -19,14 +19,15 @@ from sqkit.errors import FeatureSetError, FeatureSetMismatch, ModelFileInvalid, 
 from sqkit.features import FeatureSet, get_feature_set
 from sqkit.files import sha256_bytes, sha256_json
 from sqkit.model_file import METADATA_KEY, graph_digest, parse_metadata, read_model_bytes
-from sqkit.records import REASON_CODES
-from sqkit.scoring import call, screen
+from sqkit.records import FLAT, REASON_CODES
+from sqkit.scoring import NO_PROBABILITY, call, call_one, screen, screen_row
 
 INPUT_NAME: Final = "features"
 OUTPUT_NAME: Final = "probabilities"
 BLOCK_ROWS: Final = 65_536
 
 _SCORED: Final = REASON_CODES["scored"]
+_LOW_CONFIDENCE: Final = REASON_CODES["low_confidence"]
 _WARM_UP: Final = REASON_CODES["warm_up"]
 
 
@@ -245,28 +246,26 @@ class RowScorer:
         columns = len(model._lowest)
         self.model = model
         self.threshold = float(threshold)
-        self._columns = columns
-        self._features = np.zeros((1, columns))
-        self._row = self._features[0]
-        self._narrow = np.zeros((1, columns), dtype=np.float32)
-        self._answer = np.zeros((1, len(model.metadata["class_order"])), dtype=np.float32)
-        self._probability = np.zeros(1)
-        self._direction = np.zeros(1, dtype=np.int8)
-        self._reason = np.zeros(1, dtype=np.int8)
+        self._columns = (columns,)
+        self._narrow = np.zeros(columns, dtype=np.float32)
+        self._answer = np.zeros(len(model.metadata["class_order"]), dtype=np.float32)
         self._lowest, self._highest, self._column = model._lowest, model._highest, model._column
-        self._screen, self._call = screen(), call()
+        self._screen, self._call = screen_row(), call_one()
         session = model._session
         self._binding = session.io_binding()
-        self._binding.bind_input(
-            INPUT_NAME, "cpu", 0, np.float32, self._narrow.shape, self._narrow.ctypes.data
-        )
+        self._binding.bind_input(INPUT_NAME, "cpu", 0, np.float32, (1, columns), self._narrow.ctypes.data)
         self._binding.bind_output(
-            OUTPUT_NAME, "cpu", 0, np.float32, self._answer.shape, self._answer.ctypes.data
+            OUTPUT_NAME, "cpu", 0, np.float32, (1, len(self._answer)), self._answer.ctypes.data
         )
         self._run = session.run_with_iobinding
 
     def score(self, features: np.ndarray) -> tuple[float, int, int]:
-        """Probability of up (NaN where not scored), direction and reason code of one row, floats (k,).
+        """Probability of up (NaN where not scored), direction and reason code of one row.
+
+        Parameters
+        ----------
+        features
+            float64 (k,), contiguous.
 
         Raises
         ------
@@ -275,22 +274,21 @@ class RowScorer:
         ModelFileInvalid
             The model answered with something that is no probability.
         """
-        if features.shape != (self._columns,):
+        if features.shape != self._columns:
             raise UsageError(
-                f"features of shape {features.shape}: {self.model.path} scores {self._columns} of "
+                f"features of shape {features.shape}: {self.model.path} scores {self._columns[0]} of "
                 f"{self.model.metadata['feature_set']}",
                 shape=features.shape,
             )
-        self._row[:] = features
-        reason = self._reason
-        if not self._screen(self._features, self._lowest, self._highest, self._narrow, reason):
-            return math.nan, 0, int(reason[0])
+        reason = self._screen(features, self._lowest, self._highest, self._narrow)
+        if reason != _SCORED:
+            return math.nan, FLAT, reason
         self._run(self._binding)
-        probability = float(self._answer[0, self._column])
-        self._probability[0] = probability
-        if not self._call(self._probability, self.threshold, self._direction, reason):
+        probability = float(self._answer[self._column])
+        direction = self._call(probability, self.threshold)
+        if direction == NO_PROBABILITY:
             raise _no_probability(self.model.path)
-        return probability, int(self._direction[0]), int(reason[0])
+        return probability, direction, _SCORED if direction else _LOW_CONFIDENCE
 
 
 def require_threshold(threshold: float) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sqkit.errors import ModelFileInvalid, UsageError
 from sqkit.records import FLAT, LONG, REASON_CODES, SHORT
-from sqkit.scoring import call, screen
+from sqkit.scoring import NO_PROBABILITY, call, call_one, screen, screen_row
 from tests.engines import student
 
 K = 19
@@ -37,10 +37,10 @@ def test_a_row_is_fit_when_finite_and_inside(row: list[float], lowest: list[floa
     high = low + np.float32(4.0)
     narrow, reason = np.empty((1, 3), dtype=np.float32), np.empty(1, dtype=np.int8)
 
-    usable = screen()(features, low, high, narrow, reason)
+    screen()(features, low, high, narrow, reason)
 
     assert reason[0] == plain_reason(features[0], low, high)
-    assert usable == (reason[0] == REASON_CODES["scored"])
+    assert screen_row()(features[0], low, high, narrow[0]) == reason[0]
     with np.errstate(over="ignore"):
         assert np.array_equal(narrow, features.astype(np.float32), equal_nan=True)
 
@@ -65,6 +65,7 @@ def test_a_probability_becomes_a_direction(
     sound = call()(np.array([probability]), threshold, said, why)
 
     assert sound
+    assert call_one()(probability, threshold) == direction
     assert (said[0], why[0]) == (direction, REASON_CODES[reason])
 
 
@@ -74,6 +75,7 @@ def test_what_is_no_probability_is_noticed(probability: float) -> None:
     said, why = np.empty(1, dtype=np.int8), np.zeros(1, dtype=np.int8)
 
     assert not call()(np.array([probability]), 0.6, said, why)
+    assert call_one()(probability, 0.6) == NO_PROBABILITY
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 0.6, 0.75]))

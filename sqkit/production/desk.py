@@ -93,6 +93,7 @@ class Desk:
         closed = fills.update(start_ns, row, target, strength, direction, int(exit_reason))
         if closed is not None or fills.opened:
             self._paper_trades(lane, closed)
+        lane.wanted = target != 0.0
         if target:
             lane.strategy_said = (strength, direction, int(exit_reason))
         elif exit_reason:
@@ -108,10 +109,20 @@ class Desk:
         if lane.next_strategy is not None:
             lane.next_strategy.update(row, FLAT, WARMING)
             lane.change_rules()
+        if not lane.warm:
+            lane.look_warm()
         return said
 
-    def orders(self, lane: Lane, exit_reason: int) -> tuple[Order, ...]:
-        """What to send for the next open; an exit is of what is really held."""
+    def orders(self, lane: Lane, exit_reason: int, *, wanted_before: bool) -> tuple[Order, ...]:
+        """What to send for the next open; an exit is of what is really held.
+
+        Parameters
+        ----------
+        wanted_before
+            Whether a position was wanted before this bar: orders come when one is left or begun.
+        """
+        if not exit_reason and wanted_before == lane.wanted:
+            return ()
         closing, opening = lane.fills.orders
         if not closing and not opening:
             return ()
@@ -152,6 +163,7 @@ class Desk:
         self._squared_off[lane.symbol] = day
         reason = "square_off" if lane.intake.last_day == day else "missed_square_off"
         lane.strategy.hold(0.0)
+        lane.wanted = False
         lane.strategy_said = (*lane.strategy_said[:2], EXIT_REASON_CODES[reason])
         return Order(lane.symbol, "SELL" if quantity > 0 else "BUY", abs(quantity), reason)
 

@@ -337,6 +337,7 @@ class Engine:
         probability, direction, reason = self._ask(lane, features, halt)
         lock = self._desk.lock(lane, status_code, reason, halt)
         mode = EXITS_ONLY if lock else TRADING
+        wanted_before = lane.wanted
         side, rule, strength, target, source, left = self._desk.advance(lane, start, direction, mode)
         scorer = self._serving.scorer
         version = scorer.version if scorer.ready else ""
@@ -376,7 +377,7 @@ class Engine:
             rule,
             strength,
             target,
-            self._desk.orders(lane, int(left)),
+            self._desk.orders(lane, int(left), wanted_before=wanted_before),
             source_word,
             said,
             max(probability, 1.0 - probability),
@@ -424,7 +425,7 @@ class Engine:
         if halt is not None:
             return math.nan, FLAT, _HALTED
         if not scorer.ready:
-            ruled = scorer.refusal != "disabled" or lane.strategy.bars_seen >= lane.warmup_bars - 1
+            ruled = scorer.refusal != "disabled" or lane.rule_due
             return math.nan, FLAT, REASON_CODES[scorer.refusal] if ruled else _WARM_UP
         if self._clock.jumped:
             self.log.once(
@@ -433,8 +434,10 @@ class Engine:
             return math.nan, FLAT, _CLOCK_JUMP
         if features is None:
             return math.nan, FLAT, _ERROR
-        if lane.main is None or not lane.main.warm:
-            return math.nan, FLAT, _WARM_UP
+        if not lane.main_warm:
+            lane.look_warm()
+            if not lane.main_warm:
+                return math.nan, FLAT, _WARM_UP
         return scorer.score_codes(features, lane.symbol)
 
     def _shadows(self, lane: Lane) -> list[dict[str, Any]]:

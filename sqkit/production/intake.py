@@ -39,7 +39,7 @@ END_STAMPED_BARS: Final = 3
 """So many bars in a row that arrive when they begin carry the time they end at."""
 
 _PRICES: Final = struct.Struct("5d")
-_ROW: Final = struct.Struct(f"{ROW_WIDTH}d")
+_REST: Final = struct.Struct(f"{ROW_WIDTH - 5}d")
 _SLACK: Final = 1e-9  # rounding of adjusted prices, as in the checks of stored bars
 _UTC: Final = dt.UTC
 
@@ -76,7 +76,7 @@ class BarIntake:
     """
 
     def __init__(self, interval: str, cursor: SessionCursor, stale_ns: int) -> None:
-        self._buffer = bytearray(_ROW.size)
+        self._buffer = bytearray(_PRICES.size + _REST.size)
         self.row = np.frombuffer(self._buffer, dtype=np.float64)
         self._cursor = cursor
         self._daily = interval == "1d"
@@ -96,7 +96,7 @@ class BarIntake:
         """The status of a bar; below ``FIRST_REFUSED`` it is now in `row`."""
         try:
             values = (bar.open, bar.high, bar.low, bar.close, math.nan if bar.volume is None else bar.volume)
-            _PRICES.pack(*values)
+            packed = _PRICES.pack(*values)
         except (struct.error, TypeError, OverflowError):
             return NOT_A_BAR
         opened, high, low, close, _ = values
@@ -111,15 +111,14 @@ class BarIntake:
         if bar_start_ns <= self.last_ns:
             if bar_start_ns < self.last_ns:
                 return OUT_OF_ORDER
-            same = _PRICES.pack(*values) == bytes(self._buffer[: _PRICES.size])
-            return DUPLICATE if same or _alike(values, self.row) else REVISED
+            return DUPLICATE if _alike(values, self.row) else REVISED
         cursor = self._cursor
         if not cursor.find(bar_start_ns):
             return self._outside(bar_start_ns)
         end = cursor.close_ns if self._daily else bar_start_ns + self._bar_ns
         if end > now_ns:
             return self._too_early(bar_start_ns, now_ns)
-        return self._use(values, bar_start_ns, end, now_ns)
+        return self._use(values, packed, bar_start_ns, end, now_ns)
 
     def session_of(self, bar_start_ns: int, now_ns: int) -> int:
         """Session date of a bar that is over; -1 for one that is not, or lies in no session."""
@@ -129,7 +128,9 @@ class BarIntake:
         end = cursor.close_ns if self._daily else bar_start_ns + self._bar_ns
         return cursor.day if end <= now_ns else -1
 
-    def _use(self, values: tuple[float, ...], bar_start_ns: int, end_ns: int, now_ns: int) -> int:
+    def _use(
+        self, values: tuple[float, ...], packed: bytes, bar_start_ns: int, end_ns: int, now_ns: int
+    ) -> int:
         cursor = self._cursor
         length = (cursor.close_ns - cursor.open_ns) / NANOSECONDS_PER_MINUTE
         if self._daily:
@@ -138,7 +139,8 @@ class BarIntake:
             minute, minutes = (bar_start_ns - cursor.open_ns) / NANOSECONDS_PER_MINUTE, self._minutes
         self._unfinished = 0
         status = self._continuity(bar_start_ns)
-        _ROW.pack_into(self._buffer, 0, *values, cursor.day, minute, length, minutes)
+        self._buffer[: len(packed)] = packed
+        _REST.pack_into(self._buffer, len(packed), cursor.day, minute, length, minutes)
         opened, high, low, close, _ = values
         self._flat = self._flat + 1 if high == low == opened == self._last_close else 0
         self._last_close = close
@@ -205,12 +207,12 @@ class BarIntake:
         if bar_start_ns <= self.last_ns or not self._cursor.find(bar_start_ns):
             return False
         end = self._cursor.close_ns if self._daily else bar_start_ns + self._bar_ns
-        self._use(values, bar_start_ns, end, now_ns)
+        self._use(values, _PRICES.pack(*values), bar_start_ns, end, now_ns)
         return True
 
     def seed(self, bar_start_ns: int, row: np.ndarray) -> None:
         """The last bar of a history that was let pass otherwise."""
-        _ROW.pack_into(self._buffer, 0, *row.tolist())
+        self._buffer[:] = row.tobytes()
         self._cursor.find(bar_start_ns)
         self.last_ns, self.last_day = bar_start_ns, int(row[5])
         self.end_ns = self._cursor.close_ns if self._daily else bar_start_ns + self._bar_ns

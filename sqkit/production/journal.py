@@ -28,9 +28,9 @@ STATE_FILE: Final = "state.json"
 
 logger = logging.getLogger("sqkit.production.engine")
 
-_ENTRY: Final = struct.Struct("<IIqqddddddbbbbI")  # symbol, status, start, decided, prices, p, said, crc
-_SIZE: Final = _ENTRY.size
-_BODY: Final = _SIZE - 4
+_FIELDS: Final = struct.Struct("<IIqqddddddbbbb")  # symbol, status, start, decided, prices, p, what was said
+_BODY: Final = _FIELDS.size
+_SIZE: Final = _BODY + 4  # and its check
 _GROWTH: Final = 4096 * _SIZE
 _NAME: Final = re.compile(r"bars-(\d{4}-\d{2}-\d{2})\.journal")
 
@@ -94,12 +94,12 @@ class Journal:
         if self._at + _SIZE > self._size and not self._grow():
             self.lost += 1
             return False
-        memory = self._map
+        memory, at = self._map, self._at
         assert memory is not None
-        body = _ENTRY.pack(*entry, 0)
+        body = _FIELDS.pack(*entry)
         # The check comes with the entry: half of one never looks whole.
-        memory[self._at : self._at + _SIZE] = body[:_BODY] + zlib.crc32(body[:_BODY]).to_bytes(4, "little")
-        self._at += _SIZE
+        memory[at : at + _SIZE] = body + zlib.crc32(body).to_bytes(4, "little")
+        self._at = at + _SIZE
         return True
 
     @property
@@ -199,7 +199,7 @@ def read_journal(path: Path, skip: int = 0) -> Iterator[JournalEntry]:
         body = data[at : at + _BODY]
         if zlib.crc32(body).to_bytes(4, "little") != data[at + _BODY : at + _SIZE] or not any(body):
             return
-        yield JournalEntry(*_ENTRY.unpack_from(data, at)[:-1])
+        yield JournalEntry(*_FIELDS.unpack(body))
 
 
 def _warn(message: str, *values: Any) -> None:

@@ -60,6 +60,10 @@ class Lane:
         Whom `main` was chosen for.
     quantity
         Signed shares really held.
+    wanted
+        Whether a position is wanted after the last bar.
+    warm, main_warm
+        Whether the rule, and the served model's features, can speak after the last bar.
     strategy_said
         Strength and student's direction of the newest wanted position, and the newest exit reason.
     """
@@ -83,20 +87,16 @@ class Lane:
         self.main: FeatureStream | None = None
         self.main_digest = ""
         self.serves: object = None
+        self.warm = self.main_warm = self.wanted = False
         self.quantity = 0
         self.strategy_said = (0.0, 0, 0)
         self.bars_used = 0
         self._recent = np.full((RECENT_BARS, ROW_WIDTH), np.nan)
 
     @property
-    def warmup_bars(self) -> int:
-        """Bars until the rule can speak."""
-        return self.strategy.parameters.warmup_bars
-
-    @property
-    def warm(self) -> bool:
-        """Whether the rule can speak."""
-        return self.strategy.bars_seen >= self.warmup_bars
+    def rule_due(self) -> bool:
+        """Whether the rule can speak on the next bar."""
+        return self.warm or self.strategy.bars_seen >= self.strategy.parameters.warmup_bars - 1
 
     @property
     def flat(self) -> bool:
@@ -122,13 +122,20 @@ class Lane:
         self.main = kept[wanted[0].digest] if wanted else None
         self.main_digest = wanted[0].digest if wanted else ""
         self.serves = serves
+        self.look_warm()
+
+    def look_warm(self) -> None:
+        """Bring `warm` and `main_warm` up to date: asked on every bar until both are."""
+        strategy, main = self.strategy, self.main
+        self.warm = strategy.bars_seen >= strategy.parameters.warmup_bars
+        self.main_warm = main is not None and main.warm
 
     def begin_again(self, digest: str) -> None:
         """Throw away a stream whose step failed: it is warmed anew by live bars."""
         failed = self.streams[digest]
         self.streams[digest] = fresh = FeatureStream(failed.features)
         if self.main is failed:
-            self.main = fresh
+            self.main, self.main_warm = fresh, False
 
     def remember(self) -> None:
         """Keep the row of the bar that was used."""
@@ -164,6 +171,7 @@ class Lane:
             self.next_strategy.warm(rows)
         self._remember_all(rows)
         self.intake.seed(int(history.timestamp_ns[-1]), rows[-1])
+        self.look_warm()
         return len(rows)
 
     def _warm_what_is_new(self, rows: np.ndarray) -> None:
@@ -188,6 +196,7 @@ class Lane:
         if self.next_strategy is None or not self.flat:
             return False
         self.strategy, self.next_strategy = self.next_strategy, None
+        self.look_warm()
         return True
 
     def adopt(self, quantity: int) -> None:
@@ -199,6 +208,7 @@ class Lane:
         target = self.strategy.target
         if side != (target > 0) - (target < 0):
             self.strategy.hold(float(side))
+        self.wanted = side != 0
 
     # --- what a restart needs
 
@@ -234,7 +244,9 @@ class Lane:
                 stream.restore(base64.b64decode(kept["features"][digest]))
             except (KeyError, FeatureSetMismatch):
                 self.begin_again(digest)  # a history, or live bars, warm it
+        self.wanted = self.strategy.target != 0.0
         self.change_rules()
+        self.look_warm()
 
 
 def plain(captured: Captured) -> dict[str, Any]:

@@ -85,8 +85,10 @@ class StudentScorer:
 
     Attributes
     ----------
+    ready
+        Whether it may speak.
     refusal, note
-        Why it may not speak, as a reason and in words.
+        Why it may not, as a reason and in words.
     version, digest, short_digest
         Of the model; empty without one.
     feature_set
@@ -122,11 +124,6 @@ class StudentScorer:
         )
         self._halts.read_log()
 
-    @property
-    def ready(self) -> bool:
-        """Whether it may speak."""
-        return self._rows is not None
-
     def score(self, features: np.ndarray | Mapping[str, float], symbol: str) -> Score:
         """Direction and confidence of one row; FLAT with a reason wherever it must not speak.
 
@@ -144,7 +141,9 @@ class StudentScorer:
             if self._halts.level() is not None:
                 probability, direction, reason = math.nan, FLAT, _HALTED
             else:
-                probability, direction, reason = self.score_codes(features, symbol)
+                row = self._ordered(features) if isinstance(features, Mapping) else features
+                row = np.ascontiguousarray(row, dtype=np.float64)
+                probability, direction, reason = self.score_codes(row, symbol)
         except Exception as problem:  # noqa: BLE001 - nothing leaves a scorer, whatever it was given
             self._failed(problem)
             probability, direction, reason = math.nan, FLAT, _ERROR
@@ -158,8 +157,14 @@ class StudentScorer:
             REASONS[reason],
         )
 
-    def score_codes(self, features: np.ndarray | Mapping[str, float], symbol: str) -> tuple[float, int, int]:
-        """The same as probability, direction and reason code, for an engine that looks for halts itself."""
+    def score_codes(self, features: np.ndarray, symbol: str) -> tuple[float, int, int]:
+        """The same as probability, direction and reason code, for an engine that looks for halts itself.
+
+        Parameters
+        ----------
+        features
+            float64 (k,), contiguous.
+        """
         rows = self._rows
         if rows is None:
             return math.nan, FLAT, REASON_CODES[self.refusal]
@@ -168,8 +173,6 @@ class StudentScorer:
                 return math.nan, FLAT, _OUT_OF_SCOPE
             if self._is_stale():
                 return math.nan, FLAT, _STALE
-            if isinstance(features, Mapping):
-                features = self._ordered(features)
             return rows.score(features)
         except Exception as problem:  # noqa: BLE001 - nothing leaves a scorer
             self._failed(problem)
@@ -210,6 +213,7 @@ class StudentScorer:
         self._vector = np.full(len(self._places), np.nan)
         self._age_known_until_ns, self._stale = 0, False
         self._rows = model.row_scorer(self._threshold) if model is not None and not self.refusal else None
+        self.ready = self._rows is not None
 
     def _failed(self, problem: Exception) -> None:
         """Count a failure of prediction; each cause is logged once."""

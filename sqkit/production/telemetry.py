@@ -163,22 +163,25 @@ class TelemetryWriter:
 
 
 class InstantText:
-    """UTC instants as ISO text with microseconds; quick while they lie on the same date."""
+    """UTC instants as ISO text with microseconds; quick while they lie in the same minute."""
 
     def __init__(self) -> None:
-        self._day = -1
-        self._date = ""
+        self._minute = self._day = -1
+        self._text = self._date = ""
 
     def of(self, nanoseconds: int) -> str:
         """``YYYY-MM-DDTHH:MM:SS.ffffffZ``."""
-        second, rest = divmod(nanoseconds, 1_000_000_000)
-        day, second = divmod(second, 86_400)
-        if day != self._day:
-            self._day, self._date = day, iso_date(day)
-        minute, second = divmod(second, 60)
-        return f"{self._date}T{minute // 60:02d}:{minute % 60:02d}:{second:02d}.{rest // 1000:06d}Z"
+        minute, rest = divmod(nanoseconds, 60_000_000_000)
+        if minute != self._minute:
+            self._minute = minute
+            day, of_day = divmod(minute, 1440)
+            if day != self._day:
+                self._day, self._date = day, iso_date(day)
+            self._text = f"{self._date}T{of_day // 60:02d}:{of_day % 60:02d}:"
+        second, rest = divmod(rest // 1000, 1_000_000)
+        return f"{self._text}{second:02d}.{rest:06d}Z"
 
     def whole(self, nanoseconds: int) -> str:
         """As `sqkit.records.iso_instant` writes it: without a fraction where there is none."""
         text = self.of(nanoseconds)
-        return f"{text[:19]}Z" if text.endswith(".000000Z") else text
+        return f"{text[:19]}Z" if nanoseconds % 1_000_000_000 < 1000 else text
