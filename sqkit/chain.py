@@ -200,7 +200,7 @@ def _require_witnessed(
         problem = f"ends at line {len(entries)}, but {first.path} counted {first.lines} lines"
     else:
         problem = f"line {first.lines} is not the one that {first.path} counted"
-    away = [str(w.path if w.path == head_file(path) else w.path.parent) for w in unmet]
+    away = list(dict.fromkeys(str(w.path if w.path == head_file(path) else w.path.parent) for w in unmet))
     named = ", ".join(away[:_NAMED]) + (f" and {len(away) - _NAMED} more" if len(away) > _NAMED else "")
     raise form.broken(
         f"{path}: {problem}; {form.advice(form.if_cut, path, named)}",

@@ -46,8 +46,8 @@ def promotion_commands(checklist: Mapping[str, Any]) -> list[str]:
         ),
         ("See every step; nothing is written", [f"sqkit promote --model {model} --dry-run"]),
         (
-            "Archive the current production model, put the candidate in its place, enable scoring",
-            [f"sqkit promote --model {model} --enable"],
+            "Archive the current production model, put the candidate in its place, enable scoring in .env",
+            [f"sqkit promote --model {model} --enable --env-file .env"],
         ),
         ("See what is live", ["sqkit status"]),
     ]

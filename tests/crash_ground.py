@@ -21,6 +21,7 @@ from sqkit.artifacts import APPROVALS_FILE, ARCHIVE_FOLDER, CHECKLIST_PAGE, HALT
 from sqkit.audit_log import AUDIT_FILE, NO_NEW_ENTRIES, STUDENT_OFF
 from sqkit.chain import head_file
 from sqkit.files import canonical_json, sha256_bytes, temporaries
+from sqkit.people import Actor
 from sqkit.production.approval_book import Book, parse_book
 from sqkit.production.approval_facts import APPROVE, ATTEST
 from sqkit.production.approvals import Recorded, Signer, approve, attest
@@ -28,7 +29,8 @@ from sqkit.production.archive import SET_ASIDE
 from sqkit.production.audit_check import check_audit
 from sqkit.production.changes import Production
 from sqkit.production.drill import drill
-from sqkit.production.interventions import halt, resume
+from sqkit.production.interventions import halt, ratify, release_quarantine, resume
+from sqkit.production.live_boxes import attest_live
 from sqkit.production.policy_acceptance import accept_policy
 from sqkit.production.promotion import Promotion, promote
 from sqkit.production.release import production_bytes, read_release, served_release
@@ -36,7 +38,7 @@ from sqkit.production.rollback import find_target, roll_back, rollback_content
 from sqkit.settings import Settings
 from tests.crash_driver import Points, copied, die, ended, tree
 from tests.policies import usual
-from tests.releases import ASHA, Slotted, promotion_of
+from tests.releases import Slotted, promotion_of
 from tests.small_candidate import small_candidate
 
 DAY: Final = "2025-04-01"
@@ -105,7 +107,7 @@ class Project(Slotted):
             self.settings,
             self.root,
             clock=lambda: self.now,
-            actor=ASHA,
+            actor=self.actor,
             on_step=lambda step: self.before(step),
             say=self.said.append,
         )
@@ -179,6 +181,22 @@ class Project(Slotted):
         if self.state.drill is None:
             assert drill(self.production, self.slot_name).passed
 
+    def attest_live(self) -> None:
+        """What `sqkit attest --slot` does."""
+        if not self.state.attested:
+            attest_live(self.production, "config-updated", "deployed", slot=self.slot_name)
+
+    def ratify(self) -> None:
+        """What `sqkit ratify` does, by somebody else than who rolled back."""
+        self.actor = BELA
+        if self.state.unratified:
+            ratify(self.production, self.slot_name, "agreed")
+
+    def release_quarantine(self) -> None:
+        """What `sqkit quarantine release` does."""
+        for digest in self.state.quarantined:
+            release_quarantine(self.production, self.slot_name, digest, "it was the feed")
+
     def accept_policy(self) -> None:
         """What `sqkit policy accept` does."""
         accept_policy(self.production, self.slot_name, usual(min_days=80), reason="agreed")
@@ -189,6 +207,7 @@ class Project(Slotted):
 
 
 ASHA_TYPED: Final = Signer("Asha")
+BELA: Final = Actor("Bela", "bela", "desk2")
 
 # --- what was before
 
@@ -209,6 +228,12 @@ def two(project: Project) -> None:
     one(project)
     project.on("2025-03-01")
     project.put(2)
+
+
+def rolled_back(project: Project) -> None:
+    """A person went back to the first of two releases."""
+    two(project)
+    project.back()
 
 
 def copied_by_hand(project: Project) -> None:
@@ -321,6 +346,9 @@ CHANGES: Final[dict[str, Change]] = {
     "attestation": Change(with_a_candidate, Project.attest, day=APPROVED, repairs=False),
     "drill": Change(two, Project.drill, repairs=False, timed=True),
     "policy": Change(two, Project.accept_policy, repairs=False),
+    "attestation of the live release": Change(two, Project.attest_live, repairs=False),
+    "ratification": Change(rolled_back, Project.ratify, repairs=False),
+    "release from quarantine": Change(rolled_back, Project.release_quarantine, repairs=False),
     "recovery of a promotion that counts": Change(
         _killed_before("seal", _put_three), Project.recover, repairs=False
     ),

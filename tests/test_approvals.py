@@ -351,7 +351,7 @@ def test_anybody_may_reject_and_it_does_not_age(case: Case) -> None:
 
 def test_a_rejection_needs_a_reason_and_no_end(case: Case) -> None:
     """Whoever says no says why; an expiry or a scope would make it a maybe."""
-    with pytest.raises(UsageError, match="--comment: give one line of text"):
+    with pytest.raises(UsageError, match="a rejection needs a reason; give --comment TEXT"):
         case.approve("ml_lead", "Asha", reject=True)
     with pytest.raises(UsageError, match="--reject takes neither"):
         case.approve("ml_lead", "Asha", reject=True, comment="no", expires="2025-02-01")

@@ -245,6 +245,20 @@ for number in range(15):
 """
 
 
+def test_witnesses_in_one_folder_are_named_once(tmp_path: Path) -> None:
+    """Each release.json says several lines; the refusal lists the folder, not each line."""
+    slotted = Slotted(tmp_path)
+    slotted.promote(1)
+    slotted.promote(2)
+    slotted.log.unlink()
+    head_file(slotted.log).unlink()
+
+    with pytest.raises(AuditBroken) as caught:
+        slotted.production.log.entries()
+    listed = str(caught.value).split("from a backup (")[1].split(" disagree")[0].split(", ")
+    assert len(listed) == len(set(listed)) == 3
+
+
 def test_two_processes_that_append_keep_one_chain(models: Path) -> None:
     """Every line of both is there, each process's own in order, and the chain holds."""
     started = [

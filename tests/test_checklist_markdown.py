@@ -252,7 +252,7 @@ def test_the_commands_are_sqkits() -> None:
         f"sqkit approve {model} --role ml_lead",
         f"sqkit approve {model} --role 'desk head'",
         f"sqkit promote {model} --dry-run",
-        f"sqkit promote {model} --enable",
+        f"sqkit promote {model} --enable --env-file .env",
     ]
     assert "- [ ] **Desk Head**: _______________ Date: ___________" in text
     assert not re.search(r"\bcp\b|\.pkl|YYYY|<[a-z]", text)

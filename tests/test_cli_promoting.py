@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -347,6 +348,37 @@ def test_a_pasted_reason_is_kept_as_one_line(desk: Desk) -> None:
 
     assert run.returncode == 0, run.stderr
     assert desk.slotted.entries[-1]["reason"] == "09:31 gap 09:32 gap ?"
+
+
+def test_a_host_that_never_had_a_log_is_told_so(desk: Desk, tmp_path: Path) -> None:
+    """Only the production folder was copied there: history is elsewhere, and a halt is its flag alone."""
+    host = tmp_path / "host"
+    shutil.copytree(desk.slotted.slot.folder, host / "data/models/production")
+    there = Desk(Project(host), Slotted(host))
+
+    for words in (["history"], ["history", "--at", "2025-03-14"]):
+        run = there.sqkit(*words)
+        assert (run.returncode, run.stdout.strip()) == (0, "")
+        assert "no audit log here (data/models/audit.jsonl): history is kept where releases are" in run.stderr
+    assert there.json("history")["events"] == []
+    run = there.sqkit("halt", "--reason", "feed")
+    assert run.returncode == 0
+    assert "is halted, but that is not in the audit log: this host has none; sqkit halt where" in run.stderr
+    assert there.slotted.served.halted
+    assert not there.slotted.log.exists()
+
+
+def test_with_an_env_file_it_says_that_the_file_was_rewritten(desk: Desk) -> None:
+    """Nobody is told to set what is set already."""
+    first = desk.slotted.entries[0]
+    lines = desk.said("rollback", "--reason", "precision fell", "--env-file", "engine.env")
+
+    assert lines[:3] == [
+        "rewritten: engine.env says now",
+        "  SENSEQUANT_STUDENT_MODEL_PATH=data/models/production/student_model.onnx",
+        f"  SENSEQUANT_STUDENT_MODEL_VERSION={first['model_version']}",
+    ]
+    assert lines[1].strip() in (desk.slotted.root / "engine.env").read_text().splitlines()
 
 
 # --- ratify and quarantine

@@ -161,6 +161,18 @@ def test_nothing_of_production_changes_but_one_line(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_after_a_rollback_it_says_why_no_earlier_release_was_tried(slotted: Slotted) -> None:
+    """Not that there is none: a rollback without a name stays where one has put it."""
+    rolled_back(slotted)
+    live = slotted.state.live
+    assert live is not None
+
+    assert drilled(slotted).steps[-1] == (
+        f"going back to an earlier release was not tried: a rollback put {live.described} there, and one without --to "
+        "stays where it is"
+    )
+
+
 def test_a_copied_model_is_not_come_back_to(slotted: Slotted) -> None:
     """What lies in production before the first promotion was judged by nobody: a rollback ends without a student."""
     copied_first(slotted)

@@ -50,12 +50,14 @@ from sqkit.files import canonical_json, sha256_bytes, sha256_file
 from sqkit.model_file import model_age_days
 from sqkit.policy_in_force import policy_digest
 from sqkit.production.approvals import Signer, approve
+from sqkit.production.doctor import find_problems
 from sqkit.production.env_file import PIN
+from sqkit.production.promoter import StudentModelPromoter
 from sqkit.production.promotion_checks import PromotionCheck, PromotionValidationResult
 from sqkit.report_manifest import MANIFEST
 from sqkit.settings import Settings
 from tests.promotable import NOW, VERSION, Promotable, promotable
-from tests.releases import CONTENTS, Slotted
+from tests.releases import ASHA, CONTENTS, Slotted, model_bytes
 from tests.small_candidate import small_candidate
 
 NAMES = [
@@ -342,6 +344,33 @@ class TestIncumbent:
         ready.production.parent.mkdir(parents=True)
         ready.production.write_bytes(b"anything")
         refused(ready, "incumbent", DecisionStale, 5, sha256_bytes(b"anything")[:12])
+
+    @pytest.mark.parametrize("stray", ["garbage", "a real model"])
+    def test_the_doctors_advice_on_a_stray_file_works(self, tmp_path: Path, stray: str) -> None:
+        """Doctor and refusal say the same two ways out, and each leads to a promotion."""
+        project = promotable(tmp_path)
+        data = b"no model at all" if stray == "garbage" else model_bytes(7, model_version="20240108_000007")
+        project.production.parent.mkdir(parents=True)
+        project.production.write_bytes(data)
+        ways = "move it away, or validate again with --baseline-model rule"
+
+        lines = [problem.what for problem in find_problems(project.settings, tmp_path)]
+        assert len([line for line in lines if ways in line]) == 1, lines
+        refused(project, "incumbent", DecisionStale, 5, "an unmanaged file lies there", ways)
+        away = project.copied(tmp_path / "away")
+        away.production.unlink()
+        assert away.examine().can_promote, away.examine().reasons
+        assert find_problems(away.settings, away.root) == []
+        again = promotable(tmp_path, version="20250102_000000", approved=False)
+        again.approve(at=NOW)
+        assert again.check("incumbent").status == "pass"
+        promoter = StudentModelPromoter(
+            again.settings, root=tmp_path, clock=lambda: NOW, actor=ASHA, environ={}
+        )
+        promoter.promote_model(again.typed)
+        kept = [path.read_bytes() for path in tmp_path.glob("data/models/archive/*/student_model.onnx")]
+        assert sorted(kept) == sorted([data, (again.student / "student_model.onnx").read_bytes()])
+        assert find_problems(again.settings, tmp_path) == []
 
     def test_what_was_copied_over_a_live_release_is_no_incumbent(self, tmp_path: Path) -> None:
         """The log names what is live, whatever lies in its place for the moment."""

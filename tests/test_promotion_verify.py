@@ -140,6 +140,9 @@ def test_what_was_computed_again_is_what_is_archived(ready: Path) -> None:
 
     assert run.returncode == 0, run.stderr
     assert "research extra" not in run.stderr
+    assert "; it may trade PLANT01 PLANT02 PLANT03 PLANT04" in run.stdout
+    (folder,) = (ready / "data/models/archive").iterdir()
+    assert f"archived as data/models/archive/{folder.name}; audit line" in run.stdout
     kept = archived_outcome(ready)
     assert (kept["status"], kept["differences"]) == ("verified", [])
     assert "written by hand" not in kept["notes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,13 +60,31 @@ def history(*, at: str | None = None, slot: str | None = None, json: Json = Fals
 
     settings = Settings()
     entries = _entries(settings)
+    elsewhere = "" if entries else _kept_elsewhere(settings)
+    if elsewhere:
+        print(f"sqkit: {elsewhere}", file=sys.stderr, flush=True)
     name = _slot_name(settings, entries, slot)
     zone = zone_of(settings, entries, name)
-    if at is not None:
+    if at is not None and not elsewhere:
         return _as_of(settings, entries, at, name, zone, as_json=json)
     found = events(entries, name)
-    show({"events": found, "zone": zone}, json, event_lines(found, zone))
+    show({"events": found, "zone": zone}, json, [] if elsewhere else event_lines(found, zone))
     return 0
+
+
+def _kept_elsewhere(settings: Settings) -> str:
+    """Of a host that holds releases and never had a log: where the history is; else empty."""
+    from sqkit.audit_log import AUDIT_FILE
+    from sqkit.production.slot_check import has_log
+    from sqkit.production.slots import all_slots, models_folder
+
+    models_dir = models_folder(settings)
+    if has_log(models_dir) or not any(slot.release_path.exists() for slot in all_slots(settings)):
+        return ""
+    return (
+        f"no audit log here ({models_dir / AUDIT_FILE}): history is kept where releases are promoted; sqkit status says "
+        "what the record beside the model says"
+    )
 
 
 def _as_of(

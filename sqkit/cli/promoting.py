@@ -111,13 +111,25 @@ def _promotion_lines(outcome: Promoted, model: str, *, planned: bool) -> list[st
     notes = ["reduced control: fewer than three roles approve"] if entry["reduced_control"] else []
     return [
         *notes,
-        *_environment(outcome.environment),
-        f"promoted {entry['model_version']} in slot {entry['slot']}{replaced}",
-        f"archived as data/models/archive/{entry['release']}; audit line {entry['digest'][:12]}",
+        *_environment(outcome.environment, entry["environment"]),
+        f"promoted {entry['model_version']} in slot {entry['slot']}{replaced}; it may trade {' '.join(entry['symbols'])}",
+        f"archived as {_archive(entry['release'])}; audit line {entry['digest'][:12]}",
     ]
 
 
-def _environment(lines: tuple[str, ...]) -> list[str]:
+def _archive(release: str) -> str:
+    """Where a release lies, as somebody in the project's folder finds it."""
+    from sqkit.production.archive import archive_folder
+    from sqkit.production.slots import models_folder
+    from sqkit.settings import Settings
+
+    return archive_folder(models_folder(Settings.usable()[0]), release).as_posix()
+
+
+def _environment(lines: tuple[str, ...], written: Mapping[str, Any] | None = None) -> list[str]:
+    """What the engine needs; where an env file was asked for, that it says so now."""
+    if written is not None:
+        return [f"rewritten: {written['file']} says now", *(f"  {line}" for line in written["lines"])]
     return ["set in the engine's environment:", *(f"  {line}" for line in lines)] if lines else []
 
 
@@ -214,7 +226,7 @@ def _rollback_lines(done: RolledBack) -> list[str]:
         return [f"slot {done.slot}: already at {done.target.described}; nothing to do"]
     barred = [f"quarantined: {entry['quarantines'][:12]}"] if entry["quarantines"] else []
     return [
-        *_environment(done.environment),
+        *_environment(done.environment, entry["environment"]),
         *barred,
         f"slot {done.slot}: rolled back to {done.target.described}; audit line {entry['digest'][:12]}",
         f"nobody approved this: somebody else ratifies it with sqkit ratify{_slot_words(done.slot)}",

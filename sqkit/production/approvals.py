@@ -124,6 +124,8 @@ def approve(
     ConflictError
         Another process is writing here.
     """
+    if reject and not comment.strip():
+        raise UsageError("--reject: a rejection needs a reason; give --comment TEXT")
     require_text(comment, "--comment", needed=reject)
     if reject and (expires or symbols):
         raise UsageError("--reject takes neither --expires nor --symbols: it stands until it is revoked")

@@ -29,6 +29,7 @@ from sqkit.production.audit import CLOCK_TOLERANCE
 from sqkit.production.boxes import BoxState
 from sqkit.production.env_file import pin_problem
 from sqkit.production.promotion_case import Advisory, Case
+from sqkit.production.slot_check import STRAY
 from sqkit.production.slot_state import fold
 from sqkit.settings import PREFIX
 from sqkit.student import StudentModel
@@ -64,6 +65,13 @@ def check_already_live(case: Case) -> str:
 def check_incumbent(case: Case) -> str:
     """The decision was made against what is live now."""
     judged, live = case.checklist["digests"]["incumbent"], live_digest(case)
+    if judged != live and live is not None and (case.state.live is None or case.state.live.unmanaged):
+        raise DecisionStale(
+            f"{case.folder_name(CHECKLIST_FILE)}: judged against {_incumbent(judged)}, but {case.slot.model_path} holds "
+            f"{_incumbent(live)}: an unmanaged file lies there: {STRAY}",
+            judged=judged,
+            live=live,
+        )
     if judged != live:
         raise DecisionStale(
             f"{case.folder_name(CHECKLIST_FILE)}: judged against {_incumbent(judged)}, but {_incumbent(live)} is "

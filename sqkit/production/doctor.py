@@ -20,6 +20,7 @@ from sqkit.production.audit import AuditLog
 from sqkit.production.changes import Production
 from sqkit.production.halting import read_level
 from sqkit.production.slot_check import (
+    STRAY,
     halt_problems,
     has_log,
     lone_problems,
@@ -120,7 +121,7 @@ def _slot_problems(models_dir: Path, entries: Sequence[Entry], slot: Slot) -> It
         elif managed:
             yield Problem(line, mends=not damaged)
         else:
-            yield Problem(f"{line}; promote a model, and what lies there is archived as unmanaged")
+            yield Problem(f"{line}; {STRAY} and promote, which archives it as unmanaged")
     for leftover in temporaries(slot.halt_path):
         yield Problem(f"{leftover}: left by a process that was killed, or being written now", mends=True)
 

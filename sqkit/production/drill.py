@@ -100,7 +100,10 @@ def _back_to_earlier(place: Place, steps: list[str]) -> float:
         return 0.0
     found = find_target(place.models_dir, state)
     if found.already:
-        steps.append("no earlier release is left to go back to: the slot was rolled back already")
+        steps.append(
+            f"going back to an earlier release was not tried: a rollback put {state.live.described} there, and one "
+            "without --to stays where it is"
+        )
         return 0.0
     return _roll_back(place, found.release.model if found.release else None, steps)
 

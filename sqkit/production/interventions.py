@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 
 from sqkit.audit_log import HALT, HALT_LEVELS, QUARANTINE_RELEASE, RATIFY, RESUME, STUDENT_OFF
 from sqkit.chain import Entry
-from sqkit.errors import ArchiveAmbiguous, ArchiveUnknown, OutputError, SelfApproval, SqkitError, UsageError
+from sqkit.errors import (
+    ArchiveAmbiguous,
+    ArchiveUnknown,
+    AuditBroken,
+    OutputError,
+    SelfApproval,
+    SqkitError,
+    UsageError,
+)
 from sqkit.files import fsync_folder, output_errors
 from sqkit.people import Actor, one_line
 from sqkit.policy_in_force import policy_in_force
@@ -22,6 +30,7 @@ from sqkit.production.audit import instant
 from sqkit.production.changes import Production
 from sqkit.production.halting import flag_of, read_halt, read_level, stricter, sure_level, write_flag
 from sqkit.production.signed_facts import signed_line
+from sqkit.production.slot_check import has_log
 from sqkit.production.slots import Slot, other_strategy
 from sqkit.settings import PREFIX
 
@@ -141,6 +150,8 @@ def _note_halt(production: Production, flag: _Flag, reason: str, *, lowering: bo
             known = flag.asked
     except (SqkitError, OSError) as problem:
         unlogged = str(problem)
+        if isinstance(problem, AuditBroken) and not has_log(production.models_dir):
+            unlogged = "this host has none; sqkit halt where releases are promoted records it there"
     level = stricter(sure_level(flag.place.halt_path), known)
     if unlogged and not flag.holds:
         return Halted(flag.place.name, before, level, None, _not_halted(flag, level, unlogged))

@@ -21,6 +21,9 @@ from sqkit.production.slot_state import ReleaseFact, SlotState, fold
 from sqkit.production.slots import Slot
 from sqkit.settings import PREFIX
 
+STRAY: Final = "move it away, or validate again with --baseline-model rule"
+"""What to do about a production file that nobody promoted where no release is live; a promotion then archives it."""
+
 _PLURAL: Final = ("approvals", "signers")
 _WORDS: Final = {
     "placed_by": "the line that put it there",
@@ -139,7 +142,7 @@ def halt_problems(slot: Slot, state: SlotState) -> list[str]:
 def lone_problems(slot: Slot) -> list[str]:
     """What is wrong with a slot on a host without a log, whose record has to prove itself."""
     if not slot.release_path.exists():
-        stray = f"{slot.model_path}: nobody promoted this model; promote one, and this one is archived as unmanaged"
+        stray = f"{slot.model_path}: nobody promoted this model: {STRAY} and promote"
         return [stray] if slot.model_path.exists() else []
     try:
         record, present = read_release(slot.release_path), production_bytes(slot)
