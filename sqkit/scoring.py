@@ -35,7 +35,6 @@ _ROW32: Final = types.float32[::1]
 _CODES: Final = types.int8[::1]
 _SCREEN_ROW: Final = types.int64(_ROW64, _ROW32, _ROW32, _ROW32)
 _SCREEN: Final = types.void(_ROWS64, _ROW32, _ROW32, _ROWS32, _CODES)
-_CALL_ONE: Final = types.int64(types.float64, types.float64)
 _CALL: Final = types.boolean(_ROW64, types.float64, _CODES, _CODES)
 
 NO_PROBABILITY: Final = 2
@@ -60,7 +59,12 @@ def _screen_row(features: np.ndarray, lowest: np.ndarray, highest: np.ndarray, n
     return _SCORED
 
 
-def _call_one(probability: float, threshold: float) -> int:
+def call_one(probability: float, threshold: float) -> int:
+    """The direction of one row; the compiled loop runs this very function.
+
+    LONG when ``p >= threshold``, else SHORT when ``1 - p >= threshold``, else FLAT; `NO_PROBABILITY` for a
+    value outside [0, 1].
+    """
     if not 0.0 <= probability <= 1.0:
         return NO_PROBABILITY
     if probability >= threshold:
@@ -71,7 +75,7 @@ def _call_one(probability: float, threshold: float) -> int:
 
 
 _screen_row_kernel = kernel(_screen_row)
-_call_one_kernel = kernel(_call_one)
+_call_one_kernel = kernel(call_one)
 
 
 def _screen(
@@ -117,16 +121,6 @@ def screen() -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.nda
         Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None],
         compile_kernel(_SCREEN, _screen, cache=True),
     )
-
-
-@cache
-def call_one() -> Callable[[float, float], int]:
-    """The compiled ``(probability, threshold) -> direction`` of one row.
-
-    LONG when ``p >= threshold``, else SHORT when ``1 - p >= threshold``, else FLAT; `NO_PROBABILITY` for a
-    value outside [0, 1].
-    """
-    return cast(Callable[[float, float], int], compile_kernel(_CALL_ONE, _call_one, cache=True))
 
 
 @cache

@@ -250,7 +250,7 @@ class RowScorer:
         self._narrow = np.zeros(columns, dtype=np.float32)
         self._answer = np.zeros(len(model.metadata["class_order"]), dtype=np.float32)
         self._lowest, self._highest, self._column = model._lowest, model._highest, model._column
-        self._screen, self._call = screen_row(), call_one()
+        self._screen = screen_row()
         session = model._session
         self._binding = session.io_binding()
         self._binding.bind_input(INPUT_NAME, "cpu", 0, np.float32, (1, columns), self._narrow.ctypes.data)
@@ -285,7 +285,7 @@ class RowScorer:
             return math.nan, FLAT, reason
         self._run(self._binding)
         probability = float(self._answer[self._column])
-        direction = self._call(probability, self.threshold)
+        direction = call_one(probability, self.threshold)
         if direction == NO_PROBABILITY:
             raise _no_probability(self.model.path)
         return probability, direction, _SCORED if direction else _LOW_CONFIDENCE

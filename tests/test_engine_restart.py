@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -198,12 +199,15 @@ def test_half_an_entry_is_no_entry(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path)
     assert journal is not None
     for number in range(5):
-        journal.append(19_000, 0, 0, number, number, 1.0, 2.0, 3.0, 4.0, 5.0, 0.5, 1, 0, 1, 0)
+        prices = struct.pack("<5d", 1.0, 2.0, 3.0, 4.0, number)
+        journal.append(19_000, 0, 0, number, number, prices, (0.5, 1, 0, 1, 0))
     journal.close()
     path = next(tmp_path.glob("*.journal"))
     whole = path.read_bytes()
 
-    assert len(list(read_journal(path))) == 5
+    assert [(one.start_ns, one.low, one.volume, one.probability) for one in read_journal(path)] == [
+        (number, 3.0, number, 0.5) for number in range(5)
+    ]
     path.write_bytes(whole[:-7])
     assert len(list(read_journal(path))) == 4
     path.write_bytes(whole + bytes(400))

@@ -238,10 +238,14 @@ def watched(place: Path) -> HaltWatch:
     "what", ["pipe", "folder", "symlink", "dangling symlink", "symlink to itself", "empty file", "torn file"]
 )
 def test_whatever_comes_to_lie_there_halts_a_running_engine(place: Path, what: str) -> None:
-    """What `read_level` calls a halt is one at the next tick, and ends with it."""
+    """What `read_level` calls a halt is one at the next tick, and ends with it.
+
+    Two symlinks that lead nowhere are seen by the look that an engine takes five times a second.
+    """
     place.parent.mkdir()
     watch = watched(place)
     before = watch.level()
+    unseen = what in ("dangling symlink", "symlink to itself")
     if what == "pipe":
         os.mkfifo(place)
     elif what == "folder":
@@ -251,8 +255,12 @@ def test_whatever_comes_to_lie_there_halts_a_running_engine(place: Path, what: s
     else:
         lay(place.with_name("other.json"), json.dumps(flag()))
         place.symlink_to({"symlink": "other.json", "symlink to itself": "halt.json"}.get(what, "nowhere"))
+    if unseen:
+        watch.look()
     during = watch.level(), watch.level()
     place.rename(place.with_name("away"))
+    if unseen:
+        watch.look()
 
     assert (before, during, watch.level()) == (None, (NO_NEW_ENTRIES, NO_NEW_ENTRIES), None)
 
@@ -272,6 +280,7 @@ def test_a_flag_that_changes_is_read_again(place: Path) -> None:
     seen.append(watch.level())
     place.unlink()
     place.symlink_to("nowhere")
+    watch.look()
     seen.append(watch.level())
 
     assert seen == [STUDENT_OFF, NO_NEW_ENTRIES, STUDENT_OFF, NO_NEW_ENTRIES, STUDENT_OFF, NO_NEW_ENTRIES]

@@ -65,7 +65,7 @@ def test_a_probability_becomes_a_direction(
     sound = call()(np.array([probability]), threshold, said, why)
 
     assert sound
-    assert call_one()(probability, threshold) == direction
+    assert call_one(probability, threshold) == direction
     assert (said[0], why[0]) == (direction, REASON_CODES[reason])
 
 
@@ -75,7 +75,7 @@ def test_what_is_no_probability_is_noticed(probability: float) -> None:
     said, why = np.empty(1, dtype=np.int8), np.zeros(1, dtype=np.int8)
 
     assert not call()(np.array([probability]), 0.6, said, why)
-    assert call_one()(probability, 0.6) == NO_PROBABILITY
+    assert call_one(probability, 0.6) == NO_PROBABILITY
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 0.6, 0.75]))

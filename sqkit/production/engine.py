@@ -363,10 +363,8 @@ class Engine:
         record["latency_us"] = (time.perf_counter_ns() - began) / 1000.0
         self._sink.write(day, record)
         if self._journal is not None:
-            prices = intake.row[:5].tolist()
-            self._journal.append(
-                day, lane.number, status_code, start, now, *prices, probability, direction, reason, mode, lock
-            )
+            said_then = (probability, direction, reason, mode, lock)
+            self._journal.append(day, lane.number, status_code, start, now, intake.prices, said_then)
         if not lane.warm:
             return None
         return Signal(
@@ -475,6 +473,7 @@ class Engine:
         """Before the first bar of a session: a promotion takes effect, the model's age is looked at."""
         first, self._day = self._day < 0, day
         self._debug = logger.isEnabledFor(logging.DEBUG)
+        self._halts.look()
         self._take_ready(new_session=True)
         self._serving.warn_of_age(self.log, day, self._table.shift)
         self.log.event("session", self._clock.now_ns(), **served(self.scorer), session_date=iso_date(day))

@@ -34,12 +34,24 @@ class HaltWatch:
         self._slot = slot
         self._mark: tuple[int, ...] | None = None
         self._read: str | None = None
+        self._unseen: str | None = None
         self.logged: str | None = None
+        self.look()
 
     def level(self) -> str | None:
-        """``student_off`` or ``no_new_entries``; None where nobody has halted the slot."""
-        flagged = self._flagged()
-        return self.logged if flagged is None else stricter(flagged, self.logged)
+        """``student_off`` or ``no_new_entries``; None where nobody has halted the slot.
+
+        Quick: what `os.access` cannot see, `look` does.
+        """
+        if os.access(self._flag, os.F_OK):
+            return stricter(self._flagged(), self.logged)
+        if self._unseen is None:
+            return self.logged
+        return stricter(self._unseen, self.logged)
+
+    def look(self) -> None:
+        """Look for a flag that is there and cannot be followed, or a folder that was closed: beside the ticks."""
+        self._unseen = None if os.access(self._flag, os.F_OK) else read_level(self._path)
 
     def read_log(self) -> None:
         """Read the log again: done beside the ticks, when it changes."""
@@ -50,16 +62,10 @@ class HaltWatch:
         self.logged = None if halted is None else str(halted["level"])
 
     def _flagged(self) -> str | None:
-        """The flag's level; it is read again when it is another file.
-
-        `os.access` would be quicker, and see neither a symlink that leads nowhere nor a folder that was closed.
-        """
+        """The flag's level; it is read again when it is another file."""
         try:
-            about = os.lstat(self._flag)
-        except (FileNotFoundError, NotADirectoryError):
-            self._mark = None
-            return None
-        except OSError:  # whether a flag lies there nobody knows
+            about = self._path.stat()
+        except OSError:  # resumed meanwhile, or nobody knows
             self._mark = None
             return read_level(self._path)
         mark = (about.st_ino, about.st_ctime_ns, about.st_mtime_ns, about.st_size)

@@ -38,8 +38,8 @@ FROZEN_BARS: Final = 10
 END_STAMPED_BARS: Final = 3
 """So many bars in a row that arrive when they begin carry the time they end at."""
 
-_PRICES: Final = struct.Struct("5d")
-_REST: Final = struct.Struct(f"{ROW_WIDTH - 5}d")
+_PRICES: Final = struct.Struct("<5d")
+_REST: Final = struct.Struct(f"<{ROW_WIDTH - 5}d")
 _SLACK: Final = 1e-9  # rounding of adjusted prices, as in the checks of stored bars
 _UTC: Final = dt.UTC
 
@@ -67,6 +67,8 @@ class BarIntake:
     ----------
     row
         float64 (9,), columns of `sqkit.bars`: the last bar that was used.
+    prices
+        Open to volume of that bar, as five float64.
     last_ns, end_ns
         Start and end of the last bar that was used, UTC nanoseconds.
     missing
@@ -78,6 +80,7 @@ class BarIntake:
     def __init__(self, interval: str, cursor: SessionCursor, stale_ns: int) -> None:
         self._buffer = bytearray(_PRICES.size + _REST.size)
         self.row = np.frombuffer(self._buffer, dtype=np.float64)
+        self.prices = bytes(_PRICES.size)
         self._cursor = cursor
         self._daily = interval == "1d"
         self._minutes = float(INTERVAL_MINUTES[interval])
@@ -139,6 +142,7 @@ class BarIntake:
             minute, minutes = (bar_start_ns - cursor.open_ns) / NANOSECONDS_PER_MINUTE, self._minutes
         self._unfinished = 0
         status = self._continuity(bar_start_ns)
+        self.prices = packed
         self._buffer[: len(packed)] = packed
         _REST.pack_into(self._buffer, len(packed), cursor.day, minute, length, minutes)
         opened, high, low, close, _ = values

@@ -28,7 +28,9 @@ STATE_FILE: Final = "state.json"
 
 logger = logging.getLogger("sqkit.production.engine")
 
-_FIELDS: Final = struct.Struct("<IIqqddddddbbbb")  # symbol, status, start, decided, prices, p, what was said
+_BAR: Final = struct.Struct("<IIqq")  # lane, status, start, decided
+_SAID: Final = struct.Struct("<dbbbb")  # probability, direction, reason, mode, lock
+_FIELDS: Final = struct.Struct("<IIqqdddddd4b")  # the two around five prices
 _BODY: Final = _FIELDS.size
 _SIZE: Final = _BODY + 4  # and its check
 _GROWTH: Final = 4096 * _SIZE
@@ -87,8 +89,25 @@ class Journal:
             return None
         return cls(folder, handle)
 
-    def append(self, day: int, *entry: Any) -> bool:
-        """Keep one bar, fields of `JournalEntry`; False where it was lost."""
+    def append(
+        self,
+        day: int,
+        lane: int,
+        status: int,
+        start_ns: int,
+        decided_ns: int,
+        prices: bytes,
+        said: tuple[float, int, int, int, int],
+    ) -> bool:
+        """Keep one bar; False where it was lost.
+
+        Parameters
+        ----------
+        prices
+            Open to volume as five little-endian float64.
+        said
+            Probability, direction, reason, mode and lock.
+        """
         if day != self._day:
             self._turn(day)
         if self._at + _SIZE > self._size and not self._grow():
@@ -96,7 +115,7 @@ class Journal:
             return False
         memory, at = self._map, self._at
         assert memory is not None
-        body = _FIELDS.pack(*entry)
+        body = _BAR.pack(lane, status, start_ns, decided_ns) + prices + _SAID.pack(*said)
         # The check comes with the entry: half of one never looks whole.
         memory[at : at + _SIZE] = body + zlib.crc32(body).to_bytes(4, "little")
         self._at = at + _SIZE

@@ -49,6 +49,8 @@ class SlotWatch:
         What the engine serves, as `identity` says it, so that nothing is prepared twice.
     read_log
         Reads the audit log for whoever wants to know; called when anything changes.
+    look_for_halt
+        Looks for halts that a tick cannot see; called every time.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class SlotWatch:
         build: Callable[[], StudentScorer],
         served: Callable[[], tuple[str, str, str]],
         read_log: Callable[[], None],
+        look_for_halt: Callable[[], None],
     ) -> None:
         self._places = (models_dir / AUDIT_FILE, model_path.with_name(RELEASE_FILE), model_path)
         self._build = build
         self._served = served
         self._read_log = read_log
+        self._look_for_halt = look_for_halt
         read_log()
         self._seen = self._look()
         self._tasks: list[Callable[[], Any]] = []
@@ -92,6 +96,7 @@ class SlotWatch:
 
     def check(self) -> bool:
         """Look now; True where something changed and `ready` was renewed."""
+        self._look_for_halt()
         seen = self._look()
         if seen == self._seen:
             return False

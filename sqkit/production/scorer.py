@@ -185,6 +185,7 @@ class StudentScorer:
         An engine does this by itself, beside its ticks.
         """
         self._halts.read_log()
+        self._halts.look()
         found = self._admit()
         same = found.model is not None and found.model.digest == self.digest
         if same and found.refusal == self.refusal and found.release_name == self.admission.release_name:

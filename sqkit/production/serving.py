@@ -57,7 +57,12 @@ class Serving:
         models_dir = root / settings.data_dir / "models"
         self.halts = HaltWatch(slot.path.with_name(HALT_FILE), models_dir, slot.slot)
         self.watch = SlotWatch(
-            models_dir, slot.path, self._build, lambda: identity(self.scorer), self.halts.read_log
+            models_dir,
+            slot.path,
+            self._build,
+            lambda: identity(self.scorer),
+            self.halts.read_log,
+            self.halts.look,
         )
 
     def feature_sets(self) -> list[FeatureSet]:
