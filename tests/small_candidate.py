@@ -253,7 +253,7 @@ def _parity(checklist: dict[str, Any]) -> dict[str, Any]:
         "note": PARITY_NOTE,
         "seed": 0,
         "status": "pass",
-        "symbols": {symbol: row for symbol in symbols},
+        "symbols": dict.fromkeys(symbols, row),
     }
 
 

@@ -19,7 +19,18 @@ import sys
 
 from cyclopts import CycloptsError
 
-from sqkit.cli import approving, auditing, bars, checking, engine, guarding, judging, promoting, reading, training
+from sqkit.cli import (
+    approving,
+    auditing,
+    bars,
+    checking,
+    engine,
+    guarding,
+    judging,
+    promoting,
+    reading,
+    training,
+)
 from sqkit.cli.words import app
 from sqkit.errors import UNEXPECTED, SqkitError, unexpected
 from sqkit.leaving import leave

@@ -309,9 +309,7 @@ def test_end_to_end_promotion_workflow(tmp_path: Path) -> None:
     for symbol, was in validated.items():
         for name, column in was.items():
             if name != "outcome":
-                assert np.array_equal(
-                    lived[symbol][name], column, equal_nan=column.dtype.kind == "f"
-                ), name
+                assert np.array_equal(lived[symbol][name], column, equal_nan=column.dtype.kind == "f"), name
     assert {one["student_model_version"] for one in project.predictions()} == {FIRST}
     said = Project(tmp_path).json("status")["slots"][0]
     assert said["served"] == []
