@@ -39,10 +39,12 @@ from sqkit.files import sha256_file
 from sqkit.people import Actor
 from sqkit.production.audit_check import check_audit
 from sqkit.production.promoter import StudentModelPromoter
+from sqkit.production.served_log import engine_runs
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
 from tests.crash_driver import Warm, die, ended
 from tests.factory import APPROVERS, FIRST, PROJECT, SECOND, clock_of, make_candidate
+from tests.live import LiveProject
 from tests.project import Project
 from tests.shell import in_bash, started
 
@@ -138,6 +140,33 @@ def test_the_date_on_which_a_release_left_brings_it_back(story: Story) -> None:
     assert (done.entry["replaces"]["model"], done.entry["quarantines"]) == (replaced, replaced)
     assert again.target.already
     assert again.entry is None
+
+
+def test_the_story_ends_in_the_engine(story: Story) -> None:
+    """A is scored tick by tick; B from the next session on; A again from the very tick after the rollback.
+
+    What scored stands in the telemetry beside what the log had live, and they agree.
+    """
+    settings = Settings(_env_file=None, student_model_enabled=True)
+    project = LiveProject(story.root, settings)
+    project.warm_up()
+    project.feed(130, 150)
+    story.promoter(clock_of(SECOND)).promote_model(story.second)
+    assert project.engine._watch.check()
+    project.feed(150, 170)
+    story.promoter(APRIL).rollback_model("20250301")
+    assert project.engine._watch.check()
+    project.feed(170, 190)
+    project.engine.close()
+    by_bar: dict[str, set[str]] = {}
+    for one in project.predictions():
+        by_bar.setdefault(one["bar_time"], set()).add(one["student_model_version"])
+
+    assert list(by_bar.values()) == [{FIRST}] * 20 + [{SECOND}] * 20 + [{FIRST}] * 20
+    (run,) = engine_runs(story.root / "data/telemetry")
+    models = [sha256_file(path) for path in (story.first, story.second, story.first)]
+    assert [span.digest for span in run.spans] == models
+    assert story.live().digest == models[-1]
 
 
 def test_a_date_on_which_nothing_left_is_refused(story: Story) -> None:
