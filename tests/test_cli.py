@@ -28,6 +28,7 @@ COMMANDS = {
         "status",
         "history",
     ),
+    *("replay", "explain"),
 }
 
 

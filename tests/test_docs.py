@@ -16,7 +16,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "data/README.md", "reports/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-LATER = frozenset(("explain", "monitor", "replay", "ack"))
+LATER = frozenset(("monitor", "ack"))
 """Commands that the design names and that come with a later part."""
 
 
@@ -82,21 +82,11 @@ def test_modules_and_tests_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", text):
         assert name in files | GIVEN, name
     for name in re.findall(r"`(test_\w+)`", text):
-        assert name in functions | LATER_TESTS, name
+        assert name in functions, name
 
 
-GIVEN = frozenset(("config.py", "engine.py", "teacher_student.py", "train_student.py", "f.py"))
+GIVEN = frozenset(("config.py", "teacher_student.py", "train_student.py", "f.py"))
 """Files that the user's text names, and one of an example."""
-
-LATER_TESTS = frozenset(
-    (
-        "test_engine_student_model_loading",
-        "test_engine_student_prediction_telemetry",
-        "test_promotion_fallback_behavior",
-        "test_end_to_end_promotion_workflow",
-    )
-)
-"""Given names of tests that come with the engine."""
 
 
 def commands(page: Path) -> Iterator[list[str]]:
