@@ -13,6 +13,7 @@ from sqkit.production.engine import Order
 from sqkit.production.positions import Fill, Positions
 from sqkit.records import EXIT_REASON_CODES
 from tests.engines import SYMBOL, Bench, pairs, series
+from tests.test_engine_restart import abandon
 
 OPPOSITE = EXIT_REASON_CODES["opposite_signal"]
 
@@ -197,6 +198,32 @@ def test_a_fill_of_nobody_is_refused(tmp_path: Path) -> None:
         bench.engine.on_fill("ZZZ", 5, 10.0)
     with pytest.raises(UsageError, match="without a zone"):
         bench.engine.on_fill(SYMBOL, 5, 10.0, at=dt.datetime(2003, 1, 2))  # noqa: DTZ001 - that is the point
+
+
+def test_a_restart_waits_for_the_host(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A persisted book is no knowledge: nothing is entered before a sync, and an exit is of what that says."""
+    bars = pairs(series("intraday"))
+    config = {"dry_run": False}
+    first = Bench(tmp_path, "intraday", config=config)
+    first.engine.sync_positions({})
+    broker = Broker(first)
+    stop = 100
+    while not broker.held:
+        broker.feed(bars[stop : stop + 1])
+        stop += 1
+    abandon(first)
+    second = Bench(tmp_path, "intraday", config=config)
+
+    assert second.engine.quantity(SYMBOL) == broker.held
+    assert not caplog.records
+    other = Broker(second)
+    other.held = broker.held
+    other.feed(bars[stop : stop + 1])
+    assert second.predictions()[-1]["entry_lock"] == "not_synced"
+    assert second.engine.sync_positions({SYMBOL: broker.held}) == []
+    other.feed(bars[stop + 1 : 390])
+    leaving = next(one for one in other.sent if one.reason != "entry")
+    assert leaving.quantity == abs(broker.held)
 
 
 def fill(quantity: int, price: float, minute: int = 0, fees: float = 0.0) -> Fill:

@@ -98,7 +98,9 @@ class Desk:
             lane.strategy_said = (strength, direction, int(exit_reason))
         elif exit_reason:
             lane.strategy_said = (*lane.strategy_said[:2], int(exit_reason))
-        if self._dry_run:
+        if (
+            self._dry_run or not self.recording
+        ):  # gone through again after a restart: a sync says what is real
             lane.quantity = fills.quantity
         elif fills.quantity != lane.quantity:
             if closed is not None and closed["exit_reason"] == _MISSED:

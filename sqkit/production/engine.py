@@ -364,7 +364,7 @@ class Engine:
         self._sink.write(day, record)
         if self._journal is not None:
             said_then = (probability, direction, reason, mode, lock)
-            self._journal.append(day, lane.number, status_code, start, now, intake.prices, said_then)
+            self._journal.append(self._day, lane.number, status_code, start, now, intake.prices, said_then)
         if not lane.warm:
             return None
         return Signal(

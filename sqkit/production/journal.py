@@ -189,13 +189,13 @@ class Journal:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
-                os.posix_fallocate(handle, 0, size)
+                _reserve(handle, size)
                 memory = mmap.mmap(handle, size)
             finally:
                 os.close(handle)
         except (OSError, ValueError) as problem:
             self._broken = True
-            _warn("%s: no room for bars (%s); a restart of this session begins anew", path, problem)
+            _warn("%s: no room for bars (%s); a restart knows none from here on", path, problem)
             return False
         if self._map is not None:
             self._map.close()
@@ -209,6 +209,14 @@ class Journal:
         self._map = None
         with contextlib.suppress(OSError):
             os.truncate(self.folder / f"bars-{iso_date(self._day)}.journal", self._at)
+
+
+def _reserve(handle: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        there = os.fstat(handle).st_size
+        os.pwrite(handle, bytes(max(0, size - there)), there)
 
 
 def read_journal(path: Path, skip: int = 0) -> Iterator[JournalEntry]:
