@@ -183,6 +183,10 @@ class Settings(BaseSettings):
         """Production model path of every slot; ``default`` is `student_model_path`."""
         return {"default": self.student_model_path, **self.student_model_paths}
 
+    def challenger_paths(self) -> list[str]:
+        """Students that are asked beside the served one; the setting names them with commas between."""
+        return [path.strip() for path in self.student_challenger_path.split(",") if path.strip()]
+
     def production_path(self, strategy: str) -> Path:
         """Where the production model of a strategy's slot lies."""
         return Path(self.student_model_paths.get(strategy, self.student_model_path))
@@ -217,8 +221,11 @@ class Settings(BaseSettings):
             problems.append(
                 f"{PREFIX}STUDENT_AUTO_ROLLBACK_ENABLED=true needs {PREFIX}STUDENT_MONITORING_ENABLED=true"
             )
-        if self.student_challenger_path and not Path(self.student_challenger_path).is_file():
-            problems.append(f"{PREFIX}STUDENT_CHALLENGER_PATH: {self.student_challenger_path} does not exist")
+        problems += [
+            f"{PREFIX}STUDENT_CHALLENGER_PATH: {path} does not exist"
+            for path in self.challenger_paths()
+            if not Path(path).is_file()
+        ]
         if self.sessions_file and not Path(self.sessions_file).is_file():
             problems.append(f"{PREFIX}SESSIONS_FILE: {self.sessions_file} does not exist")
         problems += self._cost_problems()

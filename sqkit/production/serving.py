@@ -114,11 +114,9 @@ class Serving:
         )
 
     def _configured(self) -> list[StudentScorer]:
-        paths = [path.strip() for path in self._settings.student_challenger_path.split(",")]
         return [
             challenger(self._settings, self._root / path, self._config.strategy, self._now_ns)
-            for path in paths
-            if path
+            for path in self._settings.challenger_paths()
         ]
 
 
