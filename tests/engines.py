@@ -158,6 +158,7 @@ class Trading(Slotted):
     """A slot whose releases were decided under today's settings, so that an engine serves them."""
 
     symbols: tuple[str, ...] = (SYMBOL,)
+    environment: dict[str, Any] | None = None
 
     def promote(self, number: int, day: str = "", **decided: Any) -> Entry:
         """Put release number so-and-so into the slot; `decided` are settings of its decision."""
@@ -180,7 +181,11 @@ class Trading(Slotted):
             "model": sha256_bytes(model),
             "checklist": sha256_bytes(files[CHECKLIST_FILE]),
         }
-        content = plain.content | {"digests": digests, "symbols": list(self.symbols)}
+        content = plain.content | {
+            "digests": digests,
+            "environment": self.environment,
+            "symbols": list(self.symbols),
+        }
         return replace(plain, files=files, content=content)
 
     def checklist(self, model: bytes, **decided: Any) -> bytes:

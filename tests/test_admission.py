@@ -98,6 +98,20 @@ def test_a_pin_holds_against_a_promotion(slot: Trading, pin: str) -> None:
         assert scorer.ready
 
 
+def test_a_promotion_that_rewrote_the_pin_moves_it(slot: Trading, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that read the file before knows the old pin; one that stands in its environment still holds."""
+    pin = "SENSEQUANT_STUDENT_MODEL_VERSION"
+    slot.environment = {"file": ".env", "lines": [f"{pin}=20240103_000002"]}
+    slot.promote(2, "2025-02-03")
+    old = {"student_model_version": "20240102_000001"}
+
+    assert slot.scorer(**old).version == "20240103_000002"
+    assert slot.scorer(**old).ready
+    assert "rewrote the pin in .env" in slot.scorer(**old).note
+    monkeypatch.setenv(pin, "20240102_000001")
+    assert slot.scorer(**old).refusal == "version_mismatch"
+
+
 def test_a_rollback_overrides_the_pin(slot: Trading) -> None:
     """What a rollback restored is served despite the pin, with a warning."""
     slot.promote(2, "2025-02-03")

@@ -67,6 +67,32 @@ def test_a_promotion_takes_effect_when_the_setting_says(desk: Desk, when: str, e
     assert reload["release"] == desk.state.live.name  # type: ignore[union-attr]
 
 
+def test_a_restart_serves_what_is_live(desk: Desk) -> None:
+    """Promoted within a session: the engine that runs goes on, one that starts takes the new release at once."""
+    bench = desk.engine()
+    bench.feed(MINUTES[:150])
+    desk.promote(2)
+    look(bench)
+    bench.feed(MINUTES[150:160])
+    again = desk.engine()
+
+    assert set(versions(bench)) == {"1"}
+    assert again.engine.student_model_version.endswith("2")
+
+
+def test_a_pinned_engine_takes_a_promotion_that_moves_its_pin(desk: Desk) -> None:
+    """`promote --env-file` rewrote the file that the engine read when it started."""
+    pinned = desk.state.live.model_version  # type: ignore[union-attr]
+    bench = desk.engine(student_model_version=pinned)
+    bench.feed(MINUTES[:200])
+    desk.environment = {"file": ".env", "lines": ["SENSEQUANT_STUDENT_MODEL_VERSION=20240103_000002"]}
+    desk.promote(2)
+    look(bench)
+    bench.feed(MINUTES[200:500])
+
+    assert [versions(bench)[at] for at in (150, 300, 450)] == ["1", "1", "2"]
+
+
 def test_flat_waits_for_the_end_of_the_position(desk: Desk) -> None:
     """The student changes at the first tick before which nothing is held, wanted or ordered."""
     bench = desk.engine(student_model_reload="flat")

@@ -6,6 +6,7 @@ verified model, or the reason why there is none. Nothing raises and nothing is w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 from sqkit.artifacts import RELEASE_FILE
 from sqkit.audit_log import ROLLBACK
 from sqkit.errors import ModelFileMissing, SqkitError
+from sqkit.production.env_file import PIN
 from sqkit.production.release import ServedRelease, served_release
 from sqkit.production.slots import Slot, models_folder, slot_named
-from sqkit.settings import PREFIX, Settings
+from sqkit.settings import Settings
 from sqkit.student import StudentModel
 from sqkit.trading_rules import decision_differences
 
@@ -144,10 +146,14 @@ def _pinned(settings: Settings, slot: Slot, release: ServedRelease) -> tuple[str
     pin = settings.student_model_version if slot.name == "default" else ""
     if not pin or pin == release.model_version:
         return "", ""
-    said = f"{PREFIX}STUDENT_MODEL_VERSION={pin} pins another version than {release.model_version}"
-    placed = release.placed_by
-    if placed is not None and placed["kind"] == ROLLBACK:
+    said = f"{PIN}={pin} pins another version than {release.model_version}"
+    placed = release.placed_by or {"kind": "", "environment": None}
+    if placed["kind"] == ROLLBACK:
         return "", f"{said}; it was restored by a rollback, which overrides the pin"
+    rewritten = placed["environment"] or {"lines": [], "file": ""}
+    if f"{PIN}={release.model_version}" in rewritten["lines"] and PIN not in os.environ:
+        # This process read the file before the promotion rewrote it.
+        return "", f"{said}; its promotion rewrote the pin in {rewritten['file']}"
     return "version_mismatch", said
 
 

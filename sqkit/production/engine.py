@@ -40,13 +40,13 @@ from sqkit.production.serving import Serving
 from sqkit.production.signals import Order, Signal
 from sqkit.production.telemetry import TELEMETRY_FOLDER, TelemetryWriter
 from sqkit.production.tick_record import TickRecords
+from sqkit.production.voice import Voice
 from sqkit.records import (
     BAR_STATUS_CODES,
     BAR_STATUSES,
     DIRECTIONS,
     FIRST_REFUSED,
     FLAT,
-    REASON_CODES,
     REASONS,
     SOURCES,
     iso_date,
@@ -60,10 +60,6 @@ __all__ = ["Config", "Engine", "Order", "Signal", "Sink"]
 
 ENGINE_FOLDER: Final = "engine"
 
-_HALTED: Final = REASON_CODES["halted"]
-_WARM_UP: Final = REASON_CODES["warm_up"]
-_CLOCK_JUMP: Final = REASON_CODES["clock_jump"]
-_ERROR: Final = REASON_CODES["error"]
 _LOCK_WORDS: Final = {0: None, **{code: word for word, code in LOCKS.items()}}
 
 
@@ -132,6 +128,7 @@ class Engine:
         about = {"engine": config.name, "slot": slot, "strategy": config.strategy}
         self.log = EngineLog(about, self._sink)
         self._records = TickRecords(config.strategy, slot, self.log.instants)
+        self._voice = Voice(self._serving, self._clock, self.log, self._records)
         self._on_trade = on_trade
         self._desk = Desk(
             dry_run=config.dry_run,
@@ -333,8 +330,8 @@ class Engine:
             self._refused(bar, status_code, now)
             return None
         halt = self._halt()
-        features = self._observe(lane)
-        probability, direction, reason = self._ask(lane, features, halt)
+        features = self._voice.observe(lane)
+        probability, direction, reason = self._voice.ask(lane, features, halt)
         lock = self._desk.lock(lane, status_code, reason, halt)
         mode = EXITS_ONLY if lock else TRADING
         wanted_before = lane.wanted
@@ -359,7 +356,7 @@ class Engine:
             (BAR_STATUSES[status_code], intake.missing, _LOCK_WORDS[lock]),
         )
         if self._serving.challengers:
-            record["challengers"] = self._shadows(lane)
+            record["challengers"] = self._voice.shadows(lane)
         record["latency_us"] = (time.perf_counter_ns() - began) / 1000.0
         self._sink.write(day, record)
         if self._journal is not None:
@@ -393,67 +390,6 @@ class Engine:
                 return None
             self._last_stamp, self._last_start = stamp, start - self._shift_ns
         return self._last_start
-
-    def _observe(self, lane: Lane) -> np.ndarray | None:
-        """The served model's features after this bar; None where none are needed or their step failed."""
-        row = lane.intake.row
-        lane.remember()
-        if lane.serves is not self._serving.scorer:
-            lane.fit(self._serving.feature_sets(), self._serving.scorer)
-        main = lane.main
-        if main is not None and len(lane.streams) == 1:
-            streams: Iterable[tuple[str, Any]] = ((lane.main_digest, main),)
-        else:
-            streams = list(lane.streams.items())
-        features = None
-        for digest, stream in streams:
-            try:
-                found = stream.update(row)
-            except Exception as problem:  # noqa: BLE001 - a user's step may raise anything
-                self.log.once(f"features {problem}", "Student prediction failed: %s", problem)
-                lane.begin_again(digest)
-                continue
-            if stream is main:
-                features = found
-        return features
-
-    def _ask(self, lane: Lane, features: np.ndarray | None, halt: str | None) -> tuple[float, int, int]:
-        """Probability, direction and reason of the student; FLAT wherever it must not speak."""
-        scorer = self._serving.scorer
-        if halt is not None:
-            return math.nan, FLAT, _HALTED
-        if not scorer.ready:
-            ruled = scorer.refusal != "disabled" or lane.rule_due
-            return math.nan, FLAT, REASON_CODES[scorer.refusal] if ruled else _WARM_UP
-        if self._clock.jumped:
-            self.log.once(
-                "clock", "the machine's clock jumped; the student is silent until it is right again"
-            )
-            return math.nan, FLAT, _CLOCK_JUMP
-        if features is None:
-            return math.nan, FLAT, _ERROR
-        if not lane.main_warm:
-            lane.look_warm()
-            if not lane.main_warm:
-                return math.nan, FLAT, _WARM_UP
-        return scorer.score_codes(features, lane.symbol)
-
-    def _shadows(self, lane: Lane) -> list[dict[str, Any]]:
-        """What the challengers say; they are recorded and trade nothing."""
-        said = []
-        for one in self._serving.challengers:
-            stream = lane.streams.get(one.feature_set.digest) if one.feature_set is not None else None
-            if one.ready and (stream is None or not stream.warm):
-                probability, direction, reason = math.nan, FLAT, _WARM_UP
-            else:
-                latest = np.empty(0) if stream is None else stream.latest
-                probability, direction, reason = one.score_codes(latest, lane.symbol)
-            said.append(
-                self._records.shadow(
-                    one.version, one.short_digest, DIRECTIONS[direction], probability, REASONS[reason]
-                )
-            )
-        return said
 
     def _refused(self, bar: Bar, status: int, now: int) -> None:
         word, symbol = BAR_STATUSES[status], getattr(bar, "symbol", "?")

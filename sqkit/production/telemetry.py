@@ -4,7 +4,7 @@
 it opened or closed; the fields and words are those of `sqkit.records`. A line is in the kernel's hands when
 `write` returns, so killing the process loses nothing. A disk that fails is counted and said once; it never
 raises. ``data/telemetry/engines/`` holds one small file an engine: when it started, what it served, when it
-stopped (`sqkit.production.served`).
+stopped (`sqkit.production.served_log`).
 """
 
 from __future__ import annotations
