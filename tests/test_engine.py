@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,29 @@ def test_refused_bars_leave_a_record_with_the_reason(tmp_path: Path) -> None:
         "ok",
     ]
     assert engine.health()["counts"]["tick AttributeError"] == 1
+
+
+def test_a_hosts_own_numbers_cost_no_signal(tmp_path: Path) -> None:
+    """NumPy's floats, decimals and fractions as prices: the same signals, and a line for every bar."""
+    bars = pairs(series("swing", sessions=60))
+    bars[5] = (replace(bars[5][0], volume=2.0**70), bars[5][1])
+    plain = Bench(tmp_path / "plain", keep_state=False)
+    plain.feed(bars)
+    kinds = (np.float64, lambda one: Decimal(repr(one)), np.float64)
+    odd = [
+        (
+            replace(
+                bar, close=kinds[at % 3](bar.close), volume=2**70 if at == 5 else np.int64(bar.volume or 0)
+            ),
+            available,
+        )
+        for at, (bar, available) in enumerate(bars)
+    ]
+    bench = Bench(tmp_path / "odd", keep_state=False)
+    bench.feed(odd)
+
+    assert bench.signals == plain.signals
+    assert len(bench.predictions()) == 60
 
 
 # --- halt, fallback, locks

@@ -142,11 +142,11 @@ class TelemetryWriter:
         if session_day != self._day or self._records is None:
             self._turn(session_day)
         assert self._records is not None
-        return self._records.append(orjson.dumps(record, option=_OPTIONS))
+        return self._records.append(_line(record, _OPTIONS))
 
     def event(self, record: dict[str, Any]) -> bool:
         """Append a record to the engine's own file."""
-        return self._events.append(orjson.dumps(record, option=_OPTIONS | orjson.OPT_SORT_KEYS))
+        return self._events.append(_line(record, _OPTIONS | orjson.OPT_SORT_KEYS))
 
     def close(self) -> None:
         """Give the files back."""
@@ -160,6 +160,15 @@ class TelemetryWriter:
             self._records.close()
         self._day = session_day
         self._records = LineFile(self.folder / iso_date(session_day) / self._file_name)
+
+
+def _line(record: dict[str, Any], options: int) -> bytes:
+    """A record as one line; a bar in a host's own kind of numbers goes as floats."""
+    try:
+        return orjson.dumps(record, option=options)
+    except orjson.JSONEncodeError:
+        bar = [None if one is None else float(one) for one in record.get("bar") or ()]
+        return orjson.dumps({**record, "bar": bar}, option=options, default=str)
 
 
 class InstantText:
