@@ -9,9 +9,9 @@ import pytest
 
 from sqkit.files import read_json, write_json
 from sqkit.production.interventions import halt
-from sqkit.production.scorer import StudentScorer, age_days
+from sqkit.production.scorer import StudentScorer
 from sqkit.settings import Settings
-from tests.engines import SYMBOL, Trading, settings_of, student, student_bytes
+from tests.engines import SYMBOL, Trading, scorer_of, settings_of, student, student_bytes
 from tests.releases import model_bytes
 
 DAY_NS = 86_400 * 10**9
@@ -204,17 +204,29 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "now", "age"),
+    ("version", "now", "left"),
     [
-        ("20240101_235959", "2024-01-02", 1),
-        ("20240101_000000", "2024-01-01", 0),
-        ("20250101_000000", "2024-01-01", 0),
-        ("20240101_000000", "2024-06-29", 180),
+        ("20240101_235959", "2024-01-02", 179),
+        ("20240101_000000", "2024-01-01", 180),
+        ("20250101_000000", "2024-01-01", 180),
+        ("20240101_000000", "2024-06-29", 0),
     ],
 )
-def test_age_is_counted_from_date_to_date(version: str, now: str, age: int) -> None:
+def test_age_is_counted_from_date_to_date(version: str, now: str, left: int) -> None:
     """A date ahead counts 0."""
-    assert age_days(version, int(np.datetime64(now, "ns").astype(np.int64)) + DAY_NS // 2) == age
+    model = student(model_version=version)
+    at = int(np.datetime64(now, "ns").astype(np.int64)) + DAY_NS // 2
+
+    assert scorer_of(model, settings_of(), now_ns=at).days_left() == left
+
+
+def test_a_version_that_is_no_time_is_refused() -> None:
+    """Nobody knows how old it is; nothing raises, then or later."""
+    scorer = scorer_of(student(model_version="20240101_000060"), settings_of())
+
+    assert (scorer.refusal, scorer.days_left()) == ("error", None)
+    assert "no date and time" in scorer.note
+    assert scorer.score(MIDDLE, SYMBOL).reason == "error"
 
 
 def test_a_model_over_age_is_silent(slot: Trading) -> None:

@@ -93,7 +93,7 @@ def test_a_new_session_is_a_checkpoint(tmp_path: Path) -> None:
     bars = pairs(series("intraday"))
     bench = Bench(tmp_path, "intraday", model=student("intraday"))
     bench.feed(bars[:800])
-    bench.engine._watch._do_tasks()
+    bench.engine._watch.do_task()
     abandon(bench)
     again = Bench(tmp_path, "intraday", model=student("intraday"))
 

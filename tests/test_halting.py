@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqkit.errors import OutputError
+from sqkit.production.audit import AuditLog
 from sqkit.production.halt_watch import HaltWatch
 from sqkit.production.halting import (
     HALT_LEVELS,
@@ -231,7 +232,7 @@ def test_a_process_without_free_handles_is_halted_by_a_flag_and_by_nothing_else(
 
 def watched(place: Path) -> HaltWatch:
     """The watch of an engine, beside which there is no audit log."""
-    return HaltWatch(place, place.parent, "default")
+    return HaltWatch(place, AuditLog(place.parent), "default")
 
 
 @pytest.mark.parametrize(
@@ -306,8 +307,9 @@ def test_a_folder_that_was_closed_halts_a_running_engine(place: Path, without_ro
     """Nobody can know whether a flag lies in it."""
     place.parent.mkdir()
     code = (
-        "import sys; from pathlib import Path; from sqkit.production.halt_watch import HaltWatch; "
-        "place = Path(sys.argv[1]); print(HaltWatch(place, place.parent, 'default').level())"
+        "import sys; from pathlib import Path; from sqkit.production.audit import AuditLog; "
+        "from sqkit.production.halt_watch import HaltWatch; place = Path(sys.argv[1]); "
+        "print(HaltWatch(place, AuditLog(place.parent), 'default').level())"
     )
     words = [*without_root_rights, sys.executable, "-c", code, str(place)]
     place.parent.chmod(0)

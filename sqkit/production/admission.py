@@ -15,6 +15,7 @@ from typing import Any
 from sqkit.artifacts import RELEASE_FILE
 from sqkit.audit_log import ROLLBACK
 from sqkit.errors import ModelFileMissing, SqkitError
+from sqkit.production.audit import AuditLog
 from sqkit.production.env_file import PIN
 from sqkit.production.release import ServedRelease, served_release
 from sqkit.production.slots import Slot, models_folder, slot_named
@@ -81,6 +82,7 @@ def admit(
     root: Path = Path(),
     interval: str = "",
     market: str = "",
+    log: AuditLog | None = None,
 ) -> Admission:
     """The model of a strategy's slot, or why it must not be served.
 
@@ -90,6 +92,8 @@ def admit(
         ``intraday`` or ``swing``.
     interval, market
         Of the bars it will see; empty: not asked.
+    log
+        The audit log as this process has read it before.
     """
     try:
         slot = slot_named(settings, strategy, root)
@@ -99,7 +103,7 @@ def admit(
     if not settings.student_model_enabled:
         return Admission(None, "disabled", "scoring is disabled", slot.name, slot.model_path)
     try:
-        return _admitted(settings, strategy, slot, models_folder(settings, root), interval, market)
+        return _admitted(settings, strategy, slot, models_folder(settings, root), interval, market, log)
     except ModelFileMissing as problem:
         return Admission(None, "no_student", str(problem), slot.name, slot.model_path)
     except Exception as problem:  # noqa: BLE001 - a model that cannot be loaded never stops trading
@@ -108,13 +112,19 @@ def admit(
 
 
 def _admitted(
-    settings: Settings, strategy: str, slot: Slot, models_dir: Path, interval: str, market: str
+    settings: Settings,
+    strategy: str,
+    slot: Slot,
+    models_dir: Path,
+    interval: str,
+    market: str,
+    log: AuditLog | None,
 ) -> Admission:
     if not settings.student_model_require_release:
         model = StudentModel.load(slot.model_path)
         refusal, note = _misfit(model.metadata, strategy, interval, market)
         return Admission(model, refusal, note or "served without a release", slot.name, slot.model_path)
-    release = served_release(models_dir, slot)
+    release = served_release(models_dir, slot, log)
     if not slot.model_path.exists() and not slot.release_path.exists():
         # Neither model nor record: the path is wrong, or somebody cleared it; the log alone brings nothing there.
         note = f"{slot.model_path}: neither a model nor {RELEASE_FILE} lies there; correct the path, or run sqkit doctor"

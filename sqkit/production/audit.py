@@ -68,7 +68,7 @@ class AuditLog:
         self._say = say or (lambda line: None)
         self._known: Chain | None = None
         self._seen: Seen = {}
-        self._states: dict[str, tuple[str, SlotState]] = {}
+        self._states: dict[str, tuple[int, str, SlotState | None]] = {}  # lines folded, the last one's digest
 
     def entries(self) -> list[Entry]:
         """Every line of the verified log, oldest first; empty where nothing was ever recorded."""
@@ -76,10 +76,13 @@ class AuditLog:
 
     def state(self, slot: str) -> SlotState:
         """What the log says of a slot now."""
-        chain = self._read()
-        if slot not in self._states or self._states[slot][0] != chain.previous:
-            self._states[slot] = (chain.previous, fold(chain.entries, slot))
-        return self._states[slot][1]
+        entries = self._read().entries
+        lines, last, before = self._states.get(slot, (0, "", None))
+        if lines > len(entries) or (lines and entries[lines - 1]["digest"] != last):
+            lines, before = 0, None  # another log lies there now
+        state = fold(entries[lines:], slot, before)
+        self._states[slot] = (len(entries), entries[-1]["digest"] if entries else "", state)
+        return state
 
     def archived(self) -> set[str]:
         """Names of every archived release that a line made, in whatever slot."""

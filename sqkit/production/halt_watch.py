@@ -8,7 +8,6 @@ from pathlib import Path
 from sqkit.errors import SqkitError
 from sqkit.production.audit import AuditLog
 from sqkit.production.halting import read_level, stricter
-from sqkit.production.slot_state import fold
 
 
 class HaltWatch:
@@ -18,8 +17,8 @@ class HaltWatch:
     ----------
     flag
         ``halt.json`` beside the model; looked at every time.
-    models_dir, slot
-        Where the audit log lies, in which a halt stands whose flag could not be written.
+    log, slot
+        The audit log, in which a halt stands whose flag could not be written.
 
     Attributes
     ----------
@@ -27,10 +26,10 @@ class HaltWatch:
         The level at which the log halts, as it was last read.
     """
 
-    def __init__(self, flag: Path, models_dir: Path, slot: str) -> None:
+    def __init__(self, flag: Path, log: AuditLog, slot: str) -> None:
         self._flag = str(flag)
         self._path = flag
-        self._models_dir = models_dir
+        self._log = log
         self._slot = slot
         self._mark: tuple[int, ...] | None = None
         self._read: str | None = None
@@ -56,10 +55,10 @@ class HaltWatch:
     def read_log(self) -> None:
         """Read the log again: done beside the ticks, when it changes."""
         try:
-            halted = fold(AuditLog(self._models_dir).entries(), self._slot).halted
+            level = self._log.state(self._slot).halt_level
         except (SqkitError, OSError):
             return  # it says nothing new; what it said before goes on
-        self.logged = None if halted is None else str(halted["level"])
+        self.logged = level
 
     def _flagged(self) -> str | None:
         """The flag's level; it is read again when it is another file."""

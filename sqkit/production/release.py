@@ -25,7 +25,7 @@ from sqkit.production.archive import archived_file, archived_model
 from sqkit.production.audit import AuditLog
 from sqkit.production.halting import read_level, stricter
 from sqkit.production.release_proof import LIVE, NO_STUDENT, contradiction
-from sqkit.production.slot_state import ReleaseFact, SlotState, fold
+from sqkit.production.slot_state import ReleaseFact, SlotState
 from sqkit.production.slots import Slot
 
 _SWAP_SECONDS: Final = 2.0
@@ -117,11 +117,16 @@ class ServedRelease:
         return self.halt_level is not None
 
 
-def served_release(models_dir: Path, slot: Slot) -> ServedRelease:
+def served_release(models_dir: Path, slot: Slot, log: AuditLog | None = None) -> ServedRelease:
     """What is to be served in a slot; nothing is written.
 
     With an audit log: the release that it names, from the production path or, where another file
     lies there, from the archive. Without one: the model that ``release.json`` names.
+
+    Parameters
+    ----------
+    log
+        The audit log as this process has read it before: then only what is new in it is verified.
 
     Raises
     ------
@@ -132,7 +137,7 @@ def served_release(models_dir: Path, slot: Slot) -> ServedRelease:
     """
     level = read_level(slot.halt_path)
     if (models_dir / AUDIT_FILE).exists():
-        state = fold(AuditLog(models_dir, (slot.release_path,)).entries(), slot.name)
+        state = (log or AuditLog(models_dir, (slot.release_path,))).state(slot.name)
         return _named_by_log(models_dir, slot, state, stricter(level, state.halt_level))
     if slot.release_path.exists():
         return _named_by_record(slot, level)

@@ -72,7 +72,7 @@ class SlotWatch:
         self._look_for_halt = look_for_halt
         read_log()
         self._seen = self._look()
-        self._tasks: list[Callable[[], Any]] = []
+        self._task: Callable[[], Any] | None = None
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None
@@ -90,12 +90,18 @@ class SlotWatch:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
-        self._do_tasks()
+        self.do_task()
 
     def later(self, task: Callable[[], Any]) -> None:
-        """Do something on the watch's thread, such as writing a checkpoint."""
-        self._tasks.append(task)
+        """Do something on the watch's thread: write a checkpoint. One that still waits is replaced."""
+        self._task = task
         self._wake.set()
+
+    def do_task(self) -> None:
+        """Do what waits, now."""
+        task, self._task = self._task, None
+        if task is not None:
+            task()
 
     def check(self) -> bool:
         """Look now; True where something changed and `ready` was renewed."""
@@ -120,17 +126,13 @@ class SlotWatch:
         while not self._stop:
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
-            if self._tasks:
+            if self._task is not None:
                 with _giving_way:
-                    self._do_tasks()
+                    self.do_task()
             try:
                 self.check()
             except Exception:  # noqa: BLE001 - whatever it is, the engine goes on with what it has
                 self.failures += 1
-
-    def _do_tasks(self) -> None:
-        while self._tasks:
-            self._tasks.pop(0)()
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(_mark(place) for place in self._places)

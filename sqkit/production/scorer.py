@@ -23,8 +23,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from sqkit.artifacts import HALT_FILE
+from sqkit.artifacts import HALT_FILE, RELEASE_FILE
 from sqkit.production.admission import Admission, admit
+from sqkit.production.audit import AuditLog
 from sqkit.production.halt_watch import HaltWatch
 from sqkit.production.slots import models_folder
 from sqkit.records import DIRECTIONS, FLAT, REASON_CODES, REASONS
@@ -41,6 +42,7 @@ _STALE: Final = REASON_CODES["stale_model"]
 _OUT_OF_SCOPE: Final = REASON_CODES["out_of_scope"]
 _DAY_NS: Final = 86_400_000_000_000
 _MOST_CAUSES: Final = 100
+_EPOCH: Final = dt.date(1970, 1, 1)
 
 
 class Score(NamedTuple):
@@ -82,6 +84,8 @@ class StudentScorer:
         Gives the present, UTC nanoseconds, for the model's age. A replay gives the time of the validation.
     admission
         What was decided about the slot's model already; by default it is decided here.
+    log
+        The audit log as this process has read it before.
 
     Attributes
     ----------
@@ -109,19 +113,19 @@ class StudentScorer:
         root: Path = Path(),
         now_ns: Callable[[], int] = time.time_ns,
         admission: Admission | None = None,
+        log: AuditLog | None = None,
     ) -> None:
         self._now_ns = now_ns
         self._threshold = settings.student_model_confidence_threshold
         self._max_age_days = settings.student_model_max_age_days
+        log = log or slot_log(settings, strategy, root)
         self._admit: Callable[[], Admission] = partial(
-            admit, settings, strategy, root=root, interval=interval, market=market
+            admit, settings, strategy, root=root, interval=interval, market=market, log=log
         )
         self.failures = 0
         self._said: set[str] = set()
         self._take(admission or self._admit())
-        self._halts = HaltWatch(
-            self.admission.path.with_name(HALT_FILE), models_folder(settings, root), self.admission.slot
-        )
+        self._halts = HaltWatch(self.admission.path.with_name(HALT_FILE), log, self.admission.slot)
         self._halts.read_log()
 
     def score(self, features: np.ndarray | Mapping[str, float], symbol: str) -> Score:
@@ -197,9 +201,12 @@ class StudentScorer:
 
     def days_left(self) -> int | None:
         """Calendar days until the model is too old, negative when it is; None without a model."""
-        if not self.version:
-            return None
-        return self._max_age_days - age_days(self.version, self._now_ns())
+        return None if self._made_day is None else self._max_age_days - self._age_days(self._now_ns())
+
+    def _age_days(self, now_ns: int) -> int:
+        """Days from the date in the version to the date of an instant, both in UTC; 0 where it lies ahead."""
+        assert self._made_day is not None
+        return max(0, now_ns // _DAY_NS - self._made_day)
 
     def _take(self, admission: Admission) -> None:
         model = admission.model
@@ -213,6 +220,12 @@ class StudentScorer:
         self._places = {name: i for i, name in enumerate(model.feature_set.columns)} if model else {}
         self._vector = np.full(len(self._places), np.nan)
         self._age_known_until_ns, self._stale = 0, False
+        self._made_day = None if model is None else made_day(self.version)
+        if model is not None and self._made_day is None and not self.refusal:
+            self.refusal, self.note = (
+                "error",
+                f"version {self.version}: no date and time, so its age is not known",
+            )
         self._rows = model.row_scorer(self._threshold) if model is not None and not self.refusal else None
         self.ready = self._rows is not None
 
@@ -235,15 +248,23 @@ class StudentScorer:
     def _is_stale(self) -> bool:
         now = self._now_ns()
         if not self._age_known_until_ns - _DAY_NS <= now < self._age_known_until_ns:
-            self._stale = age_days(self.version, now) > self._max_age_days
+            self._stale = self._age_days(now) > self._max_age_days
             self._age_known_until_ns = (now // _DAY_NS + 1) * _DAY_NS
         return self._stale
 
 
-def age_days(version: str, now_ns: int) -> int:
-    """Days from the date in a version tag to the date of an instant, both in UTC; 0 where it lies ahead."""
-    made = dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC).date()
-    return max(0, now_ns // _DAY_NS - (made - dt.date(1970, 1, 1)).days)
+def slot_log(settings: Settings, strategy: str, root: Path) -> AuditLog:
+    """The audit log as whoever serves a strategy's slot reads it."""
+    beside = root / settings.production_path(strategy).with_name(RELEASE_FILE)
+    return AuditLog(models_folder(settings, root), (beside,))
+
+
+def made_day(version: str) -> int | None:
+    """Days from 1970-01-01 to the date in a version tag; None for a tag that is no date and time."""
+    try:
+        return (dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC).date() - _EPOCH).days
+    except ValueError:
+        return None
 
 
 def _all_nan(features: object) -> bool:

@@ -17,7 +17,7 @@ from sqkit.production.engine_config import Config
 from sqkit.production.engine_log import EngineLog, served
 from sqkit.production.halt_watch import HaltWatch
 from sqkit.production.reload import SlotWatch, identity
-from sqkit.production.scorer import StudentScorer
+from sqkit.production.scorer import StudentScorer, slot_log
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
 
@@ -51,11 +51,12 @@ class Serving:
         self._settings = settings
         self._root = root
         self._now_ns = now_ns
+        self._log = slot_log(settings, config.strategy, root)
         self.scorer = scorer or self._build()
         self.challengers = list(self._configured() if challengers is None else challengers)
         slot = self.scorer.admission
         models_dir = root / settings.data_dir / "models"
-        self.halts = HaltWatch(slot.path.with_name(HALT_FILE), models_dir, slot.slot)
+        self.halts = HaltWatch(slot.path.with_name(HALT_FILE), self._log, slot.slot)
         self.watch = SlotWatch(
             models_dir,
             slot.path,
@@ -111,6 +112,7 @@ class Serving:
             market=config.calendar,
             root=self._root,
             now_ns=self._now_ns,
+            log=self._log,
         )
 
     def _configured(self) -> list[StudentScorer]:
