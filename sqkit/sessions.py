@@ -226,26 +226,28 @@ class SessionCursor:
     ----------
     day, open_ns, close_ns
         Session date and hours of the last instant that was found in a session.
+    first_ns, after_ns
+        Instants from the first to before the second are known to lie in that session.
     """
 
     def __init__(self, table: SessionTable, *, daily: bool) -> None:
         self.table = table
         self._daily = daily
         self.day = self.open_ns = self.close_ns = 0
-        self._first_ns = self._after_ns = 0
+        self.first_ns = self.after_ns = 0
 
     def find(self, start_ns: int) -> bool:
         """Whether a bar that starts then lies in a session; by its date where the bars are daily."""
-        if self._first_ns <= start_ns < self._after_ns:
+        if self.first_ns <= start_ns < self.after_ns:
             return True
         instant = np.array([start_ns], dtype=np.int64)
         days, open_ns, close_ns, inside = self.table.locate(instant)
         found = bool(self.table.is_session(days)[0]) if self._daily else bool(inside[0])
         if found:
             self.day, self.open_ns, self.close_ns = int(days[0]), int(open_ns[0]), int(close_ns[0])
-            self._first_ns, self._after_ns = self.open_ns, self.close_ns
+            self.first_ns, self.after_ns = self.open_ns, self.close_ns
             if self._daily:  # any other instant of the date is looked up again
-                self._first_ns, self._after_ns = start_ns, start_ns + 1
+                self.first_ns, self.after_ns = start_ns, start_ns + 1
         return found
 
 

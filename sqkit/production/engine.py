@@ -60,6 +60,10 @@ __all__ = ["Config", "Engine", "Order", "Signal", "Sink"]
 
 ENGINE_FOLDER: Final = "engine"
 
+_SIDES: Final = {
+    float(code): word for code, word in DIRECTIONS.items()
+}  # the strategy step says them as floats
+_SOURCES: Final = {float(code): word for code, word in SOURCES.items()}
 _LOCK_WORDS: Final = {0: None, **{code: word for word, code in LOCKS.items()}}
 
 
@@ -320,15 +324,18 @@ class Engine:
             self._refused(bar, BAR_STATUS_CODES[status], now)
             return None
         intake = lane.intake
-        day = intake.session_of(start, now)
-        if day > self._day:
-            self._open_session(day)
-        elif self._watch.ready is not None:
+        cursor = self._cursor
+        if not cursor.first_ns <= start < cursor.after_ns or cursor.day != self._day:
+            due = intake.session_of(start, now)
+            if due > self._day:
+                self._open_session(due)
+        if self._watch.ready is not None:
             self._take_ready(new_session=False)
         status_code = intake.take(bar, start, now)
         if status_code >= FIRST_REFUSED:
             self._refused(bar, status_code, now)
             return None
+        day = intake.last_day
         halt = self._halt()
         features = self._voice.observe(lane)
         probability, direction, reason = self._voice.ask(lane, features, halt)
@@ -342,7 +349,7 @@ class Engine:
         if self._debug and reason == 0:
             self.log.prediction(said, max(probability, 1.0 - probability), version)
         identity = self._records.prediction_id(lane.symbol, start)
-        side_word, source_word, reason_word = DIRECTIONS[int(side)], SOURCES[int(source)], REASONS[reason]
+        side_word, source_word, reason_word = _SIDES[side], _SOURCES[source], REASONS[reason]
         record = self._records.prediction(
             identity,
             lane.symbol,

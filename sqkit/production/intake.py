@@ -41,12 +41,12 @@ END_STAMPED_BARS: Final = 3
 _PRICES: Final = struct.Struct("<5d")
 _REST: Final = struct.Struct(f"<{ROW_WIDTH - 5}d")
 _SLACK: Final = 1e-9  # rounding of adjusted prices, as in the checks of stored bars
-_UTC: Final = dt.UTC
 
 
 def start_ns(timestamp: dt.datetime) -> int | None:
     """UTC nanoseconds of an instant that knows its zone; None for one that does not."""
-    if timestamp.tzinfo is None or timestamp.utcoffset() is None:
+    zone = timestamp.tzinfo
+    if zone is not dt.UTC and (zone is None or timestamp.utcoffset() is None):
         return None
     return math.floor(timestamp.timestamp()) * 1_000_000_000 + timestamp.microsecond * 1_000
 
