@@ -122,6 +122,16 @@ def test_a_late_bar_says_so() -> None:
     assert take(one, bars[1][0], bars[1][1] + STALE + 1) == "late"
 
 
+def test_a_daily_bar_is_late_from_the_next_open_on() -> None:
+    """Until then its orders can still be filled where the backtest filled them."""
+    one, bars = intake("1d"), pairs(DAYS, 0, 3)
+    table = load_sessions("us")
+    opens, _ = table.open_close_ns(DAYS.session_days[:3])
+
+    assert take(one, bars[0][0], int(opens[1]) - 1) == "ok"
+    assert take(one, bars[1][0], int(opens[2])) == "late"
+
+
 def test_missing_bars_are_counted() -> None:
     """A gap inside a session, and a session that begins late, say how many bars are missing."""
     one, bars = intake(), pairs(MINUTES)

@@ -218,8 +218,9 @@ def _locked(settings: Settings, _: Any) -> Any:
 
 def _late(settings: Settings, _: Any) -> Any:
     """Whether bars that come 100 seconds after their end are late."""
-    bench = _engine(settings)
-    bench.feed([(bar, at + 100 * 10**9) for bar, at in pairs(series("swing", sessions=3))])
+    given = settings.model_copy(update={"market": "us"})
+    bench = Bench(Path(tempfile.mkdtemp(dir=Path())), "intraday", settings=given, keep_state=False)
+    bench.feed([(bar, at + 100 * 10**9) for bar, at in pairs(series("intraday", sessions=1))[:3]])
     return [one["bar_status"] for one in bench.predictions()]
 
 

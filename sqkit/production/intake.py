@@ -61,7 +61,7 @@ class BarIntake:
     cursor
         The session of the time; symbols of one engine share it.
     stale_ns
-        A bar that comes so long after its end is late.
+        A bar that comes so long after its end is late; a daily one only from the next session's open on.
 
     Attributes
     ----------
@@ -149,9 +149,15 @@ class BarIntake:
         self._flat = self._flat + 1 if high == low == opened == self._last_close else 0
         self._last_close = close
         self.last_ns, self.end_ns, self.last_day = bar_start_ns, end_ns, cursor.day
-        if now_ns - end_ns > self._stale_ns:
+        if now_ns - end_ns > self._stale_ns and (not self._daily or now_ns >= self._next_open_ns()):
             return LATE
         return FROZEN if self._flat >= FROZEN_BARS else status
+
+    def _next_open_ns(self) -> int:
+        """When the session after the last bar's opens: until then a daily bar may still be acted on."""
+        table = self._cursor.table
+        opens, _ = table.open_close_ns(np.array([table.shift(self.last_day, 1)]))
+        return int(opens[0])
 
     def _continuity(self, bar_start_ns: int) -> int:
         """Whether bars are missing before this one."""
