@@ -241,6 +241,51 @@ def test_the_watch_looks_by_itself(desk: Desk) -> None:
     assert versions(bench)[-2:] == ["1", "2"]
 
 
+def test_a_release_that_comes_while_another_is_taken_is_not_lost(desk: Desk) -> None:
+    """The watch may prepare release 3 at the very moment at which the tick takes release 2."""
+    bench = desk.engine(student_model_reload="immediate")
+    bench.feed(MINUTES[:120])
+    desk.promote(2)
+    look(bench)
+    loading = bench.engine.log.loading
+
+    def meanwhile(*said: Any) -> None:
+        bench.engine.log.loading = loading
+        desk.promote(3)
+        look(bench)
+        loading(*said)
+
+    bench.engine.log.loading = meanwhile
+    bench.feed(MINUTES[120:123])
+
+    assert versions(bench)[-4:] == ["1", "2", "3", "3"]
+
+
+def test_a_rollback_that_crosses_its_promotion_is_not_lost(desk: Desk) -> None:
+    """The watch finds release 1 live again while the tick takes release 2: it looks again, and 1 is back."""
+    bench = desk.engine(student_model_reload="immediate")
+    bench.feed(MINUTES[:120])
+    desk.promote(2)
+    look(bench)
+    loading = bench.engine.log.loading
+
+    def meanwhile(*said: Any) -> None:
+        bench.engine.log.loading = loading
+        desk.roll_back()
+        look(bench)
+        loading(*said)
+
+    bench.engine.log.loading = meanwhile
+    bench.feed(MINUTES[120:121])
+    assert versions(bench)[-1] == "2"
+    assert look(bench)
+    bench.feed(MINUTES[121:122])
+
+    assert versions(bench)[-1] == "1"
+    look(bench)
+    assert bench.engine._watch.ready is None or not look(bench), "and then it rests"
+
+
 def test_two_strategies_in_one_process(tmp_path: Path) -> None:
     """Swing is rolled back; the telemetry of intraday is as if nothing had happened, to the byte."""
 

@@ -329,7 +329,7 @@ class Engine:
             due = intake.session_of(start, now)
             if due > self._day:
                 self._open_session(due)
-        if self._watch.ready is not None:
+        if self._watch.ready is not self._serving.taken:
             self._take_ready(new_session=False)
         status_code = intake.take(bar, start, now)
         if status_code >= FIRST_REFUSED:

@@ -73,6 +73,7 @@ class SlotWatch:
         read_log()
         self._seen = self._look()
         self._task: Callable[[], Any] | None = None
+        self._again = False
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None
@@ -92,6 +93,11 @@ class SlotWatch:
             self._thread.join()
         self.do_task()
 
+    def again(self) -> None:
+        """Decide again, also where nothing changed: what is served has, and a look may have missed that."""
+        self._again = True
+        self._wake.set()
+
     def later(self, task: Callable[[], Any]) -> None:
         """Do something on the watch's thread: write a checkpoint. One that still waits is replaced."""
         self._task = task
@@ -106,14 +112,16 @@ class SlotWatch:
     def check(self) -> bool:
         """Look now; True where something changed and `ready` was renewed."""
         self._look_for_halt()
+        again, self._again = self._again, False
         seen = self._look()
-        if seen == self._seen:
+        if seen == self._seen and not again:
             return False
         with _giving_way:
             self._read_log()
             scorer = self._build()
             warm(scorer)
         if self._look() != seen:  # a change is under way: look again when it is over
+            self._again = again
             return False
         self._seen = seen
         if identity(scorer) == self._served():

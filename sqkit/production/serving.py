@@ -16,7 +16,7 @@ from sqkit.production.admission import Admission
 from sqkit.production.engine_config import Config
 from sqkit.production.engine_log import EngineLog, served
 from sqkit.production.halt_watch import HaltWatch
-from sqkit.production.reload import SlotWatch, identity
+from sqkit.production.reload import Prepared, SlotWatch, identity
 from sqkit.production.scorer import StudentScorer, slot_log
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
@@ -36,6 +36,8 @@ class Serving:
         Students that are asked on the same bars, recorded, and trade nothing.
     watch
         Looks at the slot beside the ticks; a student it has prepared waits in ``watch.ready``.
+    taken
+        The prepared one that was looked at last and needs no other look.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Serving:
         self._now_ns = now_ns
         self._log = slot_log(settings, config.strategy, root)
         self.scorer = scorer or self._build()
+        self.taken: Prepared | None = None
         self.challengers = list(self._configured() if challengers is None else challengers)
         slot = self.scorer.admission
         models_dir = root / settings.data_dir / "models"
@@ -77,18 +80,22 @@ class Serving:
     def take_ready(self, log: EngineLog, *, new_session: bool, flat: Callable[[], bool]) -> bool:
         """Serve what was prepared, if it is time for it; whether another student is served now."""
         prepared = self.watch.ready
-        if prepared is None:
+        if prepared is None or prepared is self.taken:
+            self.taken = prepared
             return False
         when = self._settings.student_model_reload
         if not (new_session or prepared.at_once or when == "immediate" or (when == "flat" and flat())):
             return False
-        self.watch.ready = None
+        self.taken = (
+            prepared  # never cleared there: the watch may have put another one in its place meanwhile
+        )
         fresh, before = prepared.scorer, self.scorer
         log.loading(fresh.admission, fresh.version)
         if before.ready and not fresh.ready and not fresh.admission.ends_service:
             log.event("reload_failed", self._now_ns(), **served(fresh), kept=before.digest)
             return False
         self.scorer = fresh
+        self.watch.again()
         log.event("reload", self._now_ns(), **served(fresh), replaced=before.digest or None)
         return True
 
