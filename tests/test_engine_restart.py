@@ -194,6 +194,39 @@ def test_two_engines_do_not_share_a_state(tmp_path: Path, caplog: pytest.LogCapt
     assert any(second.signals)
 
 
+def test_a_state_of_other_bars_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same name for another strategy or interval: the engine begins anew and says why."""
+    first = Bench(tmp_path, config={"name": "desk"})
+    first.feed(series("swing", sessions=60))
+    first.engine.close()
+    second = Bench(tmp_path, "intraday", config={"name": "desk"})
+
+    assert "was kept under another strategy, interval" in caplog.text
+    assert second.engine.health()["bars"] == {SYMBOL: 0}
+
+
+UNCLOSED = """
+import sys
+from pathlib import Path
+from tests.engines import Bench, series
+Bench(Path(sys.argv[1]), watch=True).feed(series("swing", sessions=60))
+"""
+
+
+@pytest.mark.slow
+def test_a_host_that_forgets_to_close_ends_cleanly(tmp_path: Path) -> None:
+    """The engine's thread ends before the interpreter does, and the state is kept."""
+    run = subprocess.run(
+        [sys.executable, "-c", UNCLOSED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    again = Bench(tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    restored = sorted(one["restored_bars"] for one in again.events() if one["event"] == "start")
+    assert restored == [0, 1], "the checkpoint of the last session was written"
+    assert again.engine._lanes[SYMBOL].strategy.bars_seen == 60
+
+
 def test_half_an_entry_is_no_entry(tmp_path: Path) -> None:
     """A journal that ends in the middle of an entry, or in zeros, ends before it."""
     journal = Journal.open(tmp_path)

@@ -474,7 +474,8 @@ class Engine:
         for lane in self._lanes.values():
             lane.fit(sets, scorer)
         self._desk.recording = False
-        passed = restore(self._journal, self._lanes, self._pass_again) if self._journal else 0
+        about = asdict(self.config)
+        passed = restore(self._journal, self._lanes, self._pass_again, about) if self._journal else 0
         self._desk.recording = True
         self._day = max(lane.intake.last_day for lane in self._lanes.values())
         self._debug = logger.isEnabledFor(logging.DEBUG)

@@ -6,6 +6,7 @@ no model; the compiled steps give the same bits again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,6 +14,10 @@ from sqkit.production.journal import Journal, JournalEntry
 from sqkit.production.lane import Captured, Lane, plain
 
 SCHEMA: Final = 1
+
+logger = logging.getLogger("sqkit.production.engine")
+
+_SAME: Final = ("strategy", "interval", "calendar")
 
 
 def lane_numbers(journal: Journal | None, symbols: tuple[str, ...]) -> dict[str, int]:
@@ -52,6 +57,7 @@ def restore(
     journal: Journal,
     lanes: Mapping[str, Lane],
     apply: Callable[[Lane, JournalEntry], None],
+    engine: Mapping[str, Any],
 ) -> int:
     """Bring every lane to where the engine was; how many bars passed again.
 
@@ -59,9 +65,20 @@ def restore(
     ----------
     apply
         Does to a lane what a tick does, from its journal entry.
+    engine
+        Its configuration: a state that was kept for other bars or another strategy is not taken.
     """
     state = journal.read_state()
     if state is None or state.get("schema") != SCHEMA:
+        return 0
+    other = [name for name in _SAME if state["engine"].get(name) != engine[name]]
+    if other:
+        logger.warning(
+            "%s: was kept under another %s; this engine begins anew, give it a Config.name of its own",
+            journal.folder,
+            ", ".join(other),
+            extra={"component": "engine"},
+        )
         return 0
     by_number = {number: lanes[symbol] for symbol, number in state["numbers"].items() if symbol in lanes}
     for symbol, kept in state["lanes"].items():

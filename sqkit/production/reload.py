@@ -7,6 +7,7 @@ out waits in `ready`; the engine takes it when its settings allow. Checkpoints a
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 from collections.abc import Callable
@@ -83,10 +84,12 @@ class SlotWatch:
     def start(self) -> None:
         """Begin to look, on a thread that ends with the process."""
         self._thread = threading.Thread(target=self._run, name="sqkit-slot-watch", daemon=True)
+        atexit.register(self.close)  # a thread inside a library must not outlive the interpreter
         self._thread.start()
 
     def close(self) -> None:
         """Do what waits, and end."""
+        atexit.unregister(self.close)
         self._stop = True
         self._wake.set()
         if self._thread is not None:
