@@ -216,6 +216,11 @@ class FillStream:
         return bool(self._state[fillstep.CLOSING]), int(self._state[fillstep.ORDERED])
 
     @property
+    def leaving(self) -> int:
+        """Exit reason of the order to close that waits; 0 where none does."""
+        return int(self._state[fillstep.CLOSING_REASON]) if self._state[fillstep.CLOSING] else 0
+
+    @property
     def open_trade(self) -> dict[str, Any] | None:
         """The position held, as a trade that is not closed: marked at the last close; None when flat."""
         if self._state[fillstep.QUANTITY] == 0.0:

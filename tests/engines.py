@@ -62,14 +62,19 @@ def student(strategy: str = "swing", **changes: Any) -> StudentModel:
 
 
 def scorer_of(
-    model: StudentModel, settings: Settings, *, now_ns: int = 0, symbols: tuple[str, ...] | None = None
+    model: StudentModel,
+    settings: Settings,
+    *,
+    now_ns: int = 0,
+    root: Path = Path("/nowhere"),
+    symbols: tuple[str, ...] | None = None,
 ) -> StudentScorer:
     """A scorer of a model that needs no release."""
     scorer = StudentScorer(
         settings,
         model.metadata["strategy"],
         now_ns=lambda: now_ns,
-        admission=Admission(model, "", "", "default", Path("production/student_model.onnx")),
+        admission=Admission(model, "", "", "default", root / "data/models/production/student_model.onnx"),
     )
     scorer.symbols = None if symbols is None else frozenset(symbols)
     return scorer
@@ -104,7 +109,7 @@ class Bench:
         self.settings = settings or settings_of()
         self.signals: list[Signal | None] = []
         if model is not None:
-            engine["scorer"] = scorer_of(model, self.settings)
+            engine["scorer"] = scorer_of(model, self.settings, root=root)
         given = {"symbols": (SYMBOL,), "interval": INTERVALS[strategy]} | (config or {})
         self.engine = Engine(
             Config(strategy, **given),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqkit.artifacts import RELEASE_FILE
-from sqkit.audit_log import ROLLBACK
+from sqkit.audit_log import PROMOTE, ROLLBACK
 from sqkit.errors import ModelFileMissing, SqkitError
 from sqkit.production.audit import AuditLog
 from sqkit.production.env_file import PIN
@@ -66,8 +66,14 @@ class Admission:
 
     @property
     def ends_service(self) -> bool:
-        """Whether a refusal ends the service of the model before it: after a rollback, or where nothing is live."""
-        return self.by_rollback or self.refusal in ("no_student", "disabled")
+        """Whether a refusal ends the service of the model before it.
+
+        After a rollback, where nothing is live, and where nobody can say what put the slot where it is: only a
+        promotion that cannot be served leaves the old model.
+        """
+        placed = self.release.placed_by if self.release else None
+        promoted = placed is not None and placed["kind"] == PROMOTE
+        return not promoted or self.refusal in ("no_student", "disabled")
 
     @property
     def release_name(self) -> str:
@@ -108,7 +114,15 @@ def admit(
         return Admission(None, "no_student", str(problem), slot.name, slot.model_path)
     except Exception as problem:  # noqa: BLE001 - a model that cannot be loaded never stops trading
         said = " ".join(str(problem).split()) or type(problem).__name__
-        return Admission(None, "error", said, slot.name, slot.model_path, problem=problem)
+        return Admission(None, "error", said, slot.name, slot.model_path, _placed(slot, log), problem)
+
+
+def _placed(slot: Slot, log: AuditLog | None) -> ServedRelease | None:
+    """What put the slot where it is, where its model cannot be had; None where nobody can say."""
+    try:
+        return None if log is None else ServedRelease(None, placed_by=log.state(slot.name).placed_by)
+    except (SqkitError, OSError):
+        return None
 
 
 def _admitted(

@@ -103,7 +103,9 @@ class Desk:
         ):  # gone through again after a restart: a sync says what is real
             lane.quantity = fills.quantity
         elif fills.quantity != lane.quantity:
-            if closed is not None and closed["exit_reason"] == _MISSED:
+            if closed is not None and not lane.quantity:
+                pass  # a host closed it before paper could
+            elif closed is not None and closed["exit_reason"] == _MISSED:
                 # Paper closed it at this very open, which a host learns only now: its order is for the next one.
                 fills.adopt(lane.quantity, leaving=_MISSED)
             else:
@@ -115,23 +117,18 @@ class Desk:
             lane.look_warm()
         return said
 
-    def orders(self, lane: Lane, exit_reason: int, *, wanted_before: bool) -> tuple[Order, ...]:
-        """What to send for the next open; an exit is of what is really held.
-
-        Parameters
-        ----------
-        wanted_before
-            Whether a position was wanted before this bar: orders come when one is left or begun.
-        """
-        if not exit_reason and wanted_before == lane.wanted:
-            return ()
+    def orders(self, lane: Lane, exit_reason: int) -> tuple[Order, ...]:
+        """What to send for the next open; an exit is of what is really held."""
+        if not self.positions.synced:
+            return ()  # what is held is not known: an order could open a position nobody wants
         closing, opening = lane.fills.orders
         if not closing and not opening:
             return ()
         orders = []
         if closing and lane.quantity:
             side = "SELL" if lane.quantity > 0 else "BUY"
-            orders.append(Order(lane.symbol, side, abs(lane.quantity), EXIT_REASONS[exit_reason]))
+            reason = exit_reason or lane.fills.leaving
+            orders.append(Order(lane.symbol, side, abs(lane.quantity), EXIT_REASONS[reason]))
         if opening:
             orders.append(Order(lane.symbol, "BUY" if opening > 0 else "SELL", abs(opening), "entry"))
         return tuple(orders)
@@ -149,9 +146,9 @@ class Desk:
     def fill(self, lane: Lane, fill: Fill) -> None:
         """A host's execution."""
         strength, student, reason = lane.strategy_said
-        for event, trade in self.positions.on_fill(fill, lane.quantity, strength, student, reason):
+        held, lane.quantity = lane.quantity, lane.quantity + fill.quantity
+        for event, trade in self.positions.on_fill(fill, held, strength, student, reason):
             self._record(event, lane.symbol, trade)
-        lane.quantity += fill.quantity
 
     def overdue(self, lane: Lane, day: int, now_ns: int, stale_ns: int) -> Order | None:
         """The order that closes a position past its square-off which no bar will close; once a session."""
@@ -166,6 +163,7 @@ class Desk:
         reason = "square_off" if lane.intake.last_day == day else "missed_square_off"
         lane.strategy.hold(0.0)
         lane.wanted = False
+        lane.fills.adopt(quantity, leaving=EXIT_REASON_CODES[reason])
         lane.strategy_said = (*lane.strategy_said[:2], EXIT_REASON_CODES[reason])
         return Order(lane.symbol, "SELL" if quantity > 0 else "BUY", abs(quantity), reason)
 

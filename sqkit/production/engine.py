@@ -113,6 +113,7 @@ class Engine:
         keep_state: bool = True,
         watch: bool = True,
     ) -> None:
+        root = root.absolute()  # a host may change its folder
         self.config = config = config.filled(settings)
         self.settings = settings
         self._clock = clock or EngineClock()
@@ -233,7 +234,7 @@ class Engine:
             self._take_ready(new_session=True)
         elif self.config.interval != "1d":
             for lane in self._lanes.values():
-                self._silence(lane, now, max(opens, lane.intake.end_ns))
+                self._silence(lane, now, max(opens, lane.intake.end_ns) + lane.intake.bar_ns)
         due = closes - self.settings.square_off_minutes * NANOSECONDS_PER_MINUTE
         if self.config.strategy != "intraday" or self.config.dry_run or not closes or now < due:
             return []
@@ -316,9 +317,12 @@ class Engine:
         return None
 
     def _tick(self, bar: Bar, began: int) -> Signal | None:
-        lane = self._lanes.get(bar.symbol)
         now = self._clock.now_ns()
-        start = self._start_of(bar)
+        try:
+            lane, start = self._lanes.get(bar.symbol), self._start_of(bar)
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            self._refused(bar, BAR_STATUS_CODES["not_a_bar"], now)
+            return None
         if lane is None or start is None:
             status = "unknown_symbol" if lane is None else "naive_timestamp"
             self._refused(bar, BAR_STATUS_CODES[status], now)
@@ -341,7 +345,6 @@ class Engine:
         probability, direction, reason = self._voice.ask(lane, features, halt)
         lock = self._desk.lock(lane, status_code, reason, halt)
         mode = EXITS_ONLY if lock else TRADING
-        wanted_before = lane.wanted
         side, rule, strength, target, source, left = self._desk.advance(lane, start, direction, mode)
         scorer = self._serving.scorer
         version = scorer.version if scorer.ready else ""
@@ -379,7 +382,7 @@ class Engine:
             rule,
             strength,
             target,
-            self._desk.orders(lane, int(left), wanted_before=wanted_before),
+            self._desk.orders(lane, int(left)),
             source_word,
             said,
             max(probability, 1.0 - probability),
@@ -400,13 +403,19 @@ class Engine:
 
     def _refused(self, bar: Bar, status: int, now: int) -> None:
         word, symbol = BAR_STATUSES[status], getattr(bar, "symbol", "?")
-        self.log.once(f"{word} {symbol}", "%s: a bar was refused: %s", symbol, word)
+        known = (
+            symbol if isinstance(symbol, str) and symbol in self._lanes else ""
+        )  # a feed of a whole market names thousands
+        self.log.once(f"{word} {known}".strip(), "%s: a bar was refused: %s", symbol, word)
         day = self._day if self._day >= 0 else int(self._table.local_days(np.array([now]))[0])
         self._sink.write(day, self._records.refused(bar, word, now))
 
     def _trade(self, event: str, symbol: str, trade: dict[str, Any]) -> None:
         if self._on_trade is not None:
-            self._on_trade(event, symbol, trade)
+            try:
+                self._on_trade(event, symbol, trade)
+            except Exception as problem:  # noqa: BLE001 - a host's listener stops no trade
+                self.log.once(f"on_trade {problem}", "on_trade failed: %s", problem)
         day = trade["exit_session_date"] if event == "trade_closed" else trade["entry_session_date"]
         self._sink.write(int(day), self._records.trade(event, symbol, trade, self.student_model_version))
 
@@ -442,7 +451,7 @@ class Engine:
         if now - since <= self._stale_ns or lane.symbol in silent:
             return
         silent.add(lane.symbol)
-        self.log.silence(lane.symbol, self._day, now, (now - since) / 1e9)
+        self.log.silence(lane.symbol, now, (now - since) / 1e9)
 
     def _overdue(self, lane: Lane, day: int, now: int) -> Signal | None:
         order = self._desk.overdue(lane, day, now, self._stale_ns)
@@ -500,8 +509,11 @@ class Engine:
     def _pass_again(self, lane: Lane, entry: JournalEntry) -> None:
         """Do to a lane what the tick of a journalled bar did."""
         lane.remember()
-        for stream in lane.streams.values():
-            stream.update(lane.intake.row)
+        for digest, stream in list(lane.streams.items()):
+            try:
+                stream.update(lane.intake.row)
+            except Exception:  # noqa: BLE001 - a user's step may raise anything; it is warmed again by live bars
+                lane.begin_again(digest)
         self._desk.advance(lane, entry.start_ns, entry.direction, entry.mode)
 
     def _write_state(self, captured: Mapping[str, Any], position: tuple[str, int]) -> None:

@@ -104,11 +104,11 @@ class EngineLog:
             found.real,
         )
 
-    def silence(self, symbol: str, day: int, now_ns: int, seconds: float) -> None:
+    def silence(self, symbol: str, now_ns: int, seconds: float) -> None:
         """A symbol without a bar for too long."""
         self.counts["feed_stale"] += 1
         self.event("feed_stale", now_ns, symbol=symbol, silent_seconds=seconds)
-        self.once(f"stale {symbol} {day}", "%s: no bar for %.0f seconds", symbol, seconds)
+        self.once(f"stale {symbol}", "%s: no bar for %.0f seconds", symbol, seconds)
 
     def halt(self, level: str | None, now_ns: int) -> None:
         """A person has stopped the slot, or ended that."""

@@ -98,10 +98,11 @@ class BarIntake:
     def take(self, bar: Bar, bar_start_ns: int, now_ns: int) -> int:
         """The status of a bar; below ``FIRST_REFUSED`` it is now in `row`."""
         try:
-            values = (bar.open, bar.high, bar.low, bar.close, math.nan if bar.volume is None else bar.volume)
-            packed = _PRICES.pack(*values)
+            volume = math.nan if bar.volume is None else bar.volume
+            packed = _PRICES.pack(bar.open, bar.high, bar.low, bar.close, volume)
         except (struct.error, TypeError, OverflowError):
             return NOT_A_BAR
+        values = _PRICES.unpack(packed)  # plain floats, whatever a host's numbers are
         opened, high, low, close, _ = values
         if not (
             0.0 < opened < math.inf
@@ -123,6 +124,16 @@ class BarIntake:
             return self._too_early(bar_start_ns, now_ns)
         return self._use(values, packed, bar_start_ns, end, now_ns)
 
+    @property
+    def due_ns(self) -> int:
+        """When the bar after the last one is over."""
+        return self.end_ns + self._bar_ns
+
+    @property
+    def bar_ns(self) -> int:
+        """Length of a bar; 0 for a daily one."""
+        return self._bar_ns
+
     def session_of(self, bar_start_ns: int, now_ns: int) -> int:
         """Session date of a bar that is over; -1 for one that is not, or lies in no session."""
         cursor = self._cursor
@@ -141,6 +152,8 @@ class BarIntake:
         else:
             minute, minutes = (bar_start_ns - cursor.open_ns) / NANOSECONDS_PER_MINUTE, self._minutes
         self._unfinished = 0
+        if bar_start_ns == cursor.open_ns:
+            self.end_stamped = False  # a bar that begins with the session is stamped by its start
         status = self._continuity(bar_start_ns)
         self.prices = packed
         self._buffer[: len(packed)] = packed
@@ -197,7 +210,6 @@ class BarIntake:
         """Plain values for `restore`."""
         return {
             "end_ns": self.end_ns,
-            "end_stamped": self.end_stamped,
             "flat": self._flat,
             "last_close": None if math.isnan(self._last_close) else self._last_close,
             "last_day": self.last_day,
@@ -208,7 +220,7 @@ class BarIntake:
     def restore(self, kept: dict[str, Any]) -> None:
         """Go on from a snapshot."""
         self.end_ns, self.last_ns, self.last_day = kept["end_ns"], kept["last_ns"], kept["last_day"]
-        self.end_stamped, self._flat = kept["end_stamped"], kept["flat"]
+        self._flat = kept["flat"]  # whether its stamps are ends a restarted engine sees for itself
         self._last_close = math.nan if kept["last_close"] is None else kept["last_close"]
         self._buffer[:] = bytes.fromhex(kept["row"])
 

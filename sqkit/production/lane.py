@@ -115,8 +115,7 @@ class Lane:
         for features in wanted:
             stream = self.streams.get(features.digest)
             if stream is None:
-                stream = FeatureStream(features)
-                stream.warm_up(self.recent())
+                stream = _warmed(features, self.recent())
             kept[features.digest] = stream
         self.streams = kept
         self.main = kept[wanted[0].digest] if wanted else None
@@ -160,8 +159,11 @@ class Lane:
         rows = history.rows[new:]
         if not len(rows):
             return 0
-        for stream in self.streams.values():
-            stream.warm_up(rows)
+        for digest, stream in list(self.streams.items()):
+            try:
+                stream.warm_up(rows)
+            except Exception:  # noqa: BLE001 - a user's step may raise anything
+                self.begin_again(digest)
         if self.strategy.target:
             for row in rows:  # a position is open: its exit rules go on, nothing is entered
                 self.strategy.update(row, 0, EXITS_ONLY)
@@ -182,7 +184,9 @@ class Lane:
         for digest, stream in list(self.streams.items()):
             if not stream.warm:
                 self.begin_again(digest)
-                self.streams[digest].warm_up(rows)
+                self.streams[digest] = fresh = _warmed(stream.features, rows)
+                if digest == self.main_digest:
+                    self.main = fresh
         self.bars_used = 0
         self._remember_all(rows)
 
@@ -247,6 +251,16 @@ class Lane:
         self.wanted = self.strategy.target != 0.0
         self.change_rules()
         self.look_warm()
+
+
+def _warmed(features: FeatureSet, rows: np.ndarray) -> FeatureStream:
+    """A stream that has seen these rows; a cold one where a user's step raises on them."""
+    stream = FeatureStream(features)
+    try:
+        stream.warm_up(rows)
+    except Exception:  # noqa: BLE001 - a user's step may raise anything; live bars warm it again
+        stream = FeatureStream(features)
+    return stream
 
 
 def plain(captured: Captured) -> dict[str, Any]:

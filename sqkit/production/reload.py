@@ -74,7 +74,7 @@ class SlotWatch:
         read_log()
         self._seen = self._look()
         self._task: Callable[[], Any] | None = None
-        self._again = False
+        self._again = True  # what was served was decided before the first look
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None

@@ -115,6 +115,7 @@ class StudentScorer:
         admission: Admission | None = None,
         log: AuditLog | None = None,
     ) -> None:
+        root = root.absolute()  # a host may change its folder
         self._now_ns = now_ns
         self._threshold = settings.student_model_confidence_threshold
         self._max_age_days = settings.student_model_max_age_days

@@ -64,6 +64,8 @@ class LineFile:
             self._torn = written != len(data)
             if self._torn:  # the disk filled in the middle of a line; the next one begins anew
                 raise OSError(28, "the line is torn", str(self.path))
+            if self._said:
+                self._said.clear()
         except OSError as problem:
             self._failed(problem)
             return False
@@ -89,7 +91,6 @@ class LineFile:
             self._retry_at_ns = now + _RETRY_NS
             self._say(problem)
             return False
-        self._said.clear()
         return True
 
     def _failed(self, problem: OSError) -> None:

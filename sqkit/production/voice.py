@@ -37,9 +37,9 @@ class Voice:
     def observe(self, lane: Lane) -> np.ndarray | None:
         """The served model's features after this bar; None where none are needed or their step failed."""
         row = lane.intake.row
-        lane.remember()
         if lane.serves is not self._serving.scorer:
             lane.fit(self._serving.feature_sets(), self._serving.scorer)
+        lane.remember()
         main = lane.main
         if main is not None and len(lane.streams) == 1:
             streams: Iterable[tuple[str, FeatureStream]] = ((lane.main_digest, main),)

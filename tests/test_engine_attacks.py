@@ -1,0 +1,191 @@
+"""Ways to make an engine trade what it must not, that were found once and stay closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sqkit.features import FeatureStream, feature_set, get_feature_set, student_set
+from sqkit.files import sha256_file
+from tests.engines import SYMBOL, Bench, Trading, pairs, series, settings_of, student
+from tests.test_engine_restart import abandon
+from tests.test_live_positions import Broker
+from tests.test_reload import Desk, look, versions
+
+MINUTES = pairs(series("intraday"))
+
+
+def test_a_damaged_restored_release_ends_the_demoted_one(tmp_path: Path) -> None:
+    """After a rollback to bytes that are gone the baseline trades; the model that was rolled back never goes on."""
+    desk = Desk(tmp_path, strategy="intraday")
+    desk.promote(1, "2003-01-02T10:00:00+00:00")
+    desk.promote(2)
+    bench = desk.engine()
+    bench.feed(MINUTES[:150])
+    desk.roll_back()
+    desk.slot.model_path.write_bytes(b"torn")
+    for model in (desk.models / "archive").glob("*/student_model.onnx"):
+        model.write_bytes(b"torn")
+    look(bench)
+    bench.feed(MINUTES[150:160])
+
+    assert {one["reason"] for one in bench.predictions()[150:]} == {"error"}
+
+
+def test_a_rollback_while_the_engine_starts_is_seen(tmp_path: Path) -> None:
+    """Between the decision what to serve and the first look at the slot."""
+    desk = Desk(tmp_path, strategy="intraday")
+    desk.promote(1, "2003-01-02T10:00:00+00:00")
+    desk.promote(2)
+    stale = desk.scorer(now_ns=0)
+    desk.roll_back()
+    bench = Bench(desk.root, "intraday", settings=desk.enabled(), scorer=stale, keep_state=False)
+    look(bench)
+    bench.feed(MINUTES[:120])
+
+    assert versions(bench)[-1] == "1"
+
+
+def test_nothing_is_ordered_before_a_sync_after_a_restart(tmp_path: Path) -> None:
+    """Fills of the last seconds may be unknown: neither a tick nor the time sends an exit of what is perhaps gone."""
+    config = {"dry_run": False}
+    first = Bench(tmp_path, "intraday", config=config)
+    first.engine.sync_positions({})
+    broker, stop = Broker(first), 100
+    while not broker.held:
+        broker.feed(MINUTES[stop : stop + 1])
+        stop += 1
+    abandon(first)
+    second = Bench(tmp_path, "intraday", config=config)
+    said = second.feed(MINUTES[stop:380])
+
+    assert not any(one.orders for one in said if one)
+    assert second.engine.on_time() == []
+
+
+def test_a_position_of_yesterday_is_left_after_a_restart(tmp_path: Path) -> None:
+    """Restarted the next day, warmed into it, synced: the order comes with the next bar."""
+    config = {"dry_run": False}
+    first = Bench(tmp_path, "intraday", config=config)
+    first.engine.sync_positions({})
+    broker, stop = Broker(first), 100
+    while not broker.held:
+        broker.feed(MINUTES[stop : stop + 1])
+        stop += 1
+    abandon(first)
+    second = Bench(tmp_path, "intraday", config=config)
+    second.engine.warm_up({SYMBOL: series("intraday").slice(0, 400)})
+    second.engine.sync_positions({SYMBOL: broker.held})
+    other = Broker(second)
+    other.held = broker.held
+    other.feed(MINUTES[400:402])
+
+    assert [(one.quantity, one.reason) for one in other.sent][:1] == [(abs(broker.held), "missed_square_off")]
+    assert other.held == 0
+
+
+def test_a_square_off_by_time_is_no_mismatch(tmp_path: Path) -> None:
+    """What the time closed and the host filled is flat for the engine too, also when bars come again."""
+    bench = Bench(tmp_path, "intraday", config={"dry_run": False}, keep_state=False)
+    bench.engine.sync_positions({})
+    broker = Broker(bench)
+    for at in range(100, 360):
+        broker.feed(MINUTES[at : at + 1])
+        if broker.held:
+            break
+    bench.clock.set_ns = MINUTES[375][1]
+    (signal,) = bench.engine.on_time()
+    broker.waiting = signal.orders
+    broker.feed(MINUTES[376:389])
+
+    assert broker.held == bench.engine.quantity(SYMBOL) == 0
+    assert bench.engine.health()["locked"] == []
+
+
+def test_five_minute_bars_are_not_silence(tmp_path: Path) -> None:
+    """A feed is silent when its next bar is overdue, not while that bar is under way."""
+    from tests.synthetic_bars import synthetic_bars
+
+    bars = pairs(synthetic_bars(SYMBOL, seed=1, sessions=2, interval="5m"))
+    bench = Bench(tmp_path, "intraday", config={"interval": "5m"}, keep_state=False)
+    for pair in bars:
+        bench.feed([pair])
+        bench.clock.set_ns += 299 * 10**9
+        bench.engine.on_time()
+
+    assert {one["entry_lock"] for one in bench.predictions()} == {None}
+
+
+def test_a_stream_that_is_made_under_way_sees_each_bar_once(tmp_path: Path) -> None:
+    """The features after a reload to another set are those of the set over the remembered bars."""
+    bars = series("intraday")
+    bench = Bench(tmp_path, "intraday", model=student("intraday"), keep_state=False)
+    bench.feed(MINUTES[:200])
+    lane = bench.engine._lanes[SYMBOL]
+    lane.streams, lane.serves = {}, None
+    bench.feed(MINUTES[200:201])
+    fresh = FeatureStream(student_set("intraday"))
+    fresh.warm_up(bars.rows[:201])
+
+    assert (
+        np.array_equal(lane.main.latest, fresh.latest, equal_nan=True)
+        or np.array_equal(  # type: ignore[union-attr]
+            bench.predictions()[-1]["features"], last_features(bars.rows[:201])
+        )
+    )
+
+
+def last_features(rows: np.ndarray) -> list[float]:
+    from sqkit.features import feature_matrix
+
+    found: list[float] = feature_matrix(student_set("intraday"), rows)[-1].tolist()
+    return found
+
+
+def test_a_listener_that_fails_loses_no_fill(tmp_path: Path) -> None:
+    """A host's `on_trade` may raise: the position is what was filled."""
+
+    def broken(*said: Any) -> None:
+        raise RuntimeError("no room")
+
+    bench = Bench(tmp_path, "intraday", config={"dry_run": False}, on_trade=broken, keep_state=False)
+    bench.feed(MINUTES[:1])
+    bench.engine.on_fill(SYMBOL, 100, 10.0)
+
+    assert bench.engine.quantity(SYMBOL) == 100
+
+
+@pytest.mark.parametrize("bar", [None, "bar", 5, object()])
+def test_whatever_is_no_bar_is_refused(bar: Any, tmp_path: Path) -> None:
+    """With a record, and without the name of a Python error."""
+    bench = Bench(tmp_path, keep_state=False)
+    bench.feed(pairs(series("swing", sessions=2)))
+
+    assert bench.engine.process_tick(bar) is None
+    assert [one["bar_status"] for one in bench.records()][-1] == "not_a_bar"
+
+
+def test_a_corrected_feed_is_free_again(tmp_path: Path) -> None:
+    """Stamped by ends yesterday, by starts since the restart: entries are made."""
+    bench = Bench(tmp_path, "intraday")
+    bench.feed(MINUTES[:390])
+    bench.engine._lanes[SYMBOL].intake.end_stamped = True
+    bench.engine.close()
+    again = Bench(tmp_path, "intraday")
+    again.feed(MINUTES[390:500])
+
+    assert {one["entry_lock"] for one in again.predictions()[390:]} == {None}
+
+
+def test_the_names_that_this_file_leans_on_are_real(tmp_path: Path) -> None:
+    """The released model is the file that was promoted."""
+    project = Trading(tmp_path)
+    project.promote(1)
+
+    assert project.scorer().digest == sha256_file(project.slot.model_path)
+    assert get_feature_set("swing_v1") is student_set("swing")
+    assert settings_of().market == "us"
+    assert callable(feature_set)
