@@ -147,7 +147,9 @@ class Desk:
         """A host's execution."""
         strength, student, reason = lane.strategy_said
         held, lane.quantity = lane.quantity, lane.quantity + fill.quantity
-        for event, trade in self.positions.on_fill(fill, held, strength, student, reason):
+        for event, trade in self.positions.on_fill(
+            fill, held, strength, student, reason, lane.fills.open_trade
+        ):
             self._record(event, lane.symbol, trade)
 
     def overdue(self, lane: Lane, day: int, now_ns: int, stale_ns: int) -> Order | None:

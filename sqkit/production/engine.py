@@ -248,7 +248,8 @@ class Engine:
         """
         if self._journal is not None:
             captured, position = capture(self._lanes), self._journal.position
-            self._watch.later(lambda: self._write_state(captured, position))
+            held = self._desk.positions.snapshot()
+            self._watch.later(lambda: self._write_state(captured, position, held))
 
     def health(self) -> dict[str, Any]:
         """Counters for a status page: what was refused, failed, lost."""
@@ -489,7 +490,10 @@ class Engine:
         self._day = max(lane.intake.last_day for lane in self._lanes.values())
         self._debug = logger.isEnabledFor(logging.DEBUG)
         if self._journal is not None:
-            self._write_state(capture(self._lanes), self._journal.position)
+            held = self._journal.read_state()
+            if passed or held:
+                self._desk.positions.restore((held or {}).get("positions") or {"locked": (), "open": {}})
+            self._write_state(capture(self._lanes), self._journal.position, self._desk.positions.snapshot())
         self._halts.read_log()
         warm(scorer)
         self.log.event(
@@ -516,9 +520,11 @@ class Engine:
                 lane.begin_again(digest)
         self._desk.advance(lane, entry.start_ns, entry.direction, entry.mode)
 
-    def _write_state(self, captured: Mapping[str, Any], position: tuple[str, int]) -> None:
+    def _write_state(
+        self, captured: Mapping[str, Any], position: tuple[str, int], held: Mapping[str, Any]
+    ) -> None:
         assert self._journal is not None
         try:
-            write_checkpoint(self._journal, captured, self._numbers, position, asdict(self.config))
+            write_checkpoint(self._journal, captured, self._numbers, position, held, asdict(self.config))
         except Exception as problem:  # noqa: BLE001 - a disk that fails never stops trading
             self.log.once(f"state {type(problem).__name__}", "the engine's state cannot be kept: %s", problem)

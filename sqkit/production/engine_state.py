@@ -39,6 +39,7 @@ def write_checkpoint(
     captured: Mapping[str, Captured],
     numbers: Mapping[str, int],
     position: tuple[str, int],
+    positions: Mapping[str, Any],
     engine: Mapping[str, Any],
 ) -> None:
     """Put a capture onto the disk, whole or not at all."""
@@ -48,6 +49,7 @@ def write_checkpoint(
             "lanes": {symbol: plain(one) for symbol, one in captured.items()},
             "numbers": dict(numbers),
             "position": list(position),
+            "positions": dict(positions),
             "schema": SCHEMA,
         }
     )

@@ -42,6 +42,27 @@ class _Open:
         self.entry_value = self.exit_value = self.fees = 0.0
         self.strength, self.student = strength, student
 
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> _Open:
+        """What `vars` gave of one."""
+        trade = cls.__new__(cls)
+        trade.__dict__.update(kept)
+        return trade
+
+    @classmethod
+    def adopted(cls, paper: Mapping[str, Any]) -> _Open:
+        """A position that no fill of this process opened: as the paper book has it."""
+        quantity = int(paper["quantity"])
+        trade = cls(
+            Fill(
+                "", int(paper["direction"]) * quantity, 0.0, paper["entry_time"], paper["entry_session_date"]
+            ),
+            paper["entry_strength"],
+            paper["student_at_entry"],
+        )
+        trade.entered, trade.entry_value = quantity, quantity * float(paper["entry_price"])
+        return trade
+
     def record(self, exit_ns: int, exit_day: int, reason: int) -> dict[str, Any]:
         """Fields of `records.TRADE_FIELDS`; an exit instant of 0 for a trade that is open."""
         entry_price = self.entry_value / self.entered
@@ -103,12 +124,31 @@ class Positions:
         self.synced = True
         return found
 
+    def snapshot(self) -> dict[str, Any]:
+        """Plain values for `restore`."""
+        return {
+            "locked": sorted(self.locked),
+            "open": {symbol: dict(vars(trade)) for symbol, trade in self._open.items()},
+        }
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot; what is really held is for the host to say."""
+        self.locked = set(kept["locked"])
+        self._open = {symbol: _Open.of(one) for symbol, one in kept["open"].items()}
+
     def on_fill(
-        self, fill: Fill, held: int, strength: float, student: int, reason: int
+        self,
+        fill: Fill,
+        held: int,
+        strength: float,
+        student: int,
+        reason: int,
+        paper: Mapping[str, Any] | None = None,
     ) -> list[tuple[str, dict[str, Any]]]:
         """What a fill did to the trades of its symbol: ``trade_opened`` and ``trade_closed`` with their records.
 
-        A fill that turns a position around closes one trade and opens another.
+        A fill that turns a position around closes one trade and opens another. `paper` is the paper book's
+        trade, which stands for a position that no fill of this process opened.
         """
         if not fill.quantity:
             return []
@@ -117,6 +157,8 @@ class Positions:
         opening = fill.quantity - closing
         share = fill.fees / abs(fill.quantity)
         events = []
+        if closing and fill.symbol not in self._open and paper is not None:
+            self._open[fill.symbol] = _Open.adopted(paper)
         trade = self._open.get(fill.symbol)
         if closing and trade is not None:
             trade.left += abs(closing)
