@@ -258,7 +258,7 @@ def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[No
     """
     made = not folder.exists()
     lock = folder / name
-    handle = _locked(lock)
+    handle = lock_file(lock)
     if handle is None:
         raise ConflictError(
             f"{folder}: another process is busy here ({purpose}); wait for it and run again", path=str(folder)
@@ -273,7 +273,7 @@ def exclusive(folder: Path, purpose: str, *, name: str = ".lock") -> Iterator[No
         os.close(handle)
 
 
-def _locked(lock: Path) -> int | None:
+def lock_file(lock: Path) -> int | None:
     """A handle that holds the lock file which lies there; None where another process holds it."""
     while True:
         with output_errors(lock.parent):

@@ -108,6 +108,12 @@ ENTRY_LOCKS: Final[dict[int, str | None]] = {
 """Why no position could be entered on a bar; exits go on under every one of them."""
 ENTRY_LOCK_CODES: Final[dict[str | None, int]] = {name: code for code, name in ENTRY_LOCKS.items()}
 
+PREDICTION: Final = "prediction"
+BAR_REFUSED: Final = "bar_refused"
+TRADE_OPENED: Final = "trade_opened"
+TRADE_CLOSED: Final = "trade_closed"
+"""The events of live records."""
+
 PREDICTION_FIELDS: Final[dict[str, str]] = {
     "bar_time": "int64",  # UTC nanoseconds, start of the bar; with the symbol the record's id
     "session_date": "int32",  # days since 1970-01-01, the market's session date

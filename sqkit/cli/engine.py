@@ -62,6 +62,7 @@ def replay(
     from sqkit.production.engine_time import SetClock
     from sqkit.production.replay import replay_feed
     from sqkit.production.telemetry import TelemetryWriter
+    from sqkit.records import TRADE_CLOSED
     from sqkit.research.marketdata import available_symbols
     from sqkit.research.sources import load_bars
     from sqkit.settings import Settings
@@ -89,7 +90,7 @@ def replay(
         clock=clock,
         scorer=scorer,
         sink=TelemetryWriter(folder, config.name, began),
-        on_trade=lambda event, _symbol, trade: closed.append(trade) if event == "trade_closed" else None,
+        on_trade=lambda event, _symbol, trade: closed.append(trade) if event == TRADE_CLOSED else None,
         keep_state=False,
         watch=False,
     ) as engine:
@@ -158,9 +159,9 @@ def _pace(speed: str) -> float | None:
 
 def _candidate(model: str, strategy: str, settings: Settings) -> StudentScorer:
     """A student from its file, dated by its own version: a replay asks what it says, not how old it is."""
-    from sqkit.production.replay import version_ns
     from sqkit.production.serving import challenger
     from sqkit.student import StudentModel
+    from sqkit.versions import version_ns
 
     version = StudentModel.load(model).version
     return challenger(settings, Path(model), strategy, lambda: version_ns(version))

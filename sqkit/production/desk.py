@@ -14,10 +14,16 @@ from sqkit.production.intake import LATE
 from sqkit.production.lane import Lane
 from sqkit.production.positions import Fill, Mismatch, Positions
 from sqkit.production.signals import Order
-from sqkit.records import ENTRY_LOCK_CODES, EXIT_REASON_CODES, EXIT_REASONS, FLAT, REASON_CODES
+from sqkit.records import (
+    ENTRY_LOCK_CODES,
+    EXIT_REASON_CODES,
+    EXIT_REASONS,
+    FLAT,
+    REASON_CODES,
+    TRADE_CLOSED,
+    TRADE_OPENED,
+)
 from sqkit.strategystep import WARMING
-
-LOCKS: Final = {word: code for word, code in ENTRY_LOCK_CODES.items() if word is not None}
 
 _UNAVAILABLE: Final = frozenset(
     REASON_CODES[name]
@@ -68,20 +74,20 @@ class Desk:
         """Why nothing may be entered on this bar, a code of ``records.ENTRY_LOCKS``; 0 where it may."""
         positions = self.positions
         if halt == NO_NEW_ENTRIES:
-            return LOCKS["halted"]
+            return ENTRY_LOCK_CODES["halted"]
         if not positions.synced:
-            return LOCKS["not_synced"]
+            return ENTRY_LOCK_CODES["not_synced"]
         if positions.locked and lane.symbol in positions.locked:
-            return LOCKS["position_mismatch"]
+            return ENTRY_LOCK_CODES["position_mismatch"]
         if status == LATE:
-            return LOCKS["late_bar"]
+            return ENTRY_LOCK_CODES["late_bar"]
         if self.silent and lane.symbol in self.silent:
             self.silent.discard(lane.symbol)
-            return LOCKS["feed_stale"]
+            return ENTRY_LOCK_CODES["feed_stale"]
         if lane.intake.end_stamped:
-            return LOCKS["end_stamped"]
+            return ENTRY_LOCK_CODES["end_stamped"]
         if reason in _UNAVAILABLE and not self._without_student:
-            return LOCKS["no_student"]
+            return ENTRY_LOCK_CODES["no_student"]
         return 0
 
     def advance(self, lane: Lane, start_ns: int, direction: int, mode: int) -> list[float]:
@@ -93,7 +99,6 @@ class Desk:
         closed = fills.update(start_ns, row, target, strength, direction, int(exit_reason))
         if closed is not None or fills.opened:
             self._paper_trades(lane, closed)
-        lane.wanted = target != 0.0
         if target:
             lane.strategy_said = (strength, direction, int(exit_reason))
         elif exit_reason:
@@ -164,7 +169,6 @@ class Desk:
         self._squared_off[lane.symbol] = day
         reason = "square_off" if lane.intake.last_day == day else "missed_square_off"
         lane.strategy.hold(0.0)
-        lane.wanted = False
         lane.fills.adopt(quantity, leaving=EXIT_REASON_CODES[reason])
         lane.strategy_said = (*lane.strategy_said[:2], EXIT_REASON_CODES[reason])
         return Order(lane.symbol, "SELL" if quantity > 0 else "BUY", abs(quantity), reason)
@@ -173,10 +177,10 @@ class Desk:
         if not self._dry_run or not self.recording:
             return
         if closed is not None:
-            self._record("trade_closed", lane.symbol, closed)
+            self._record(TRADE_CLOSED, lane.symbol, closed)
         opened = lane.fills.open_trade if lane.fills.opened else None
         if opened is not None:
-            self._record("trade_opened", lane.symbol, opened)
+            self._record(TRADE_OPENED, lane.symbol, opened)
 
     def _diverged(self, lane: Lane) -> None:
         """What is held is not what was ordered: go on with it, and enter nothing until somebody has looked."""

@@ -25,9 +25,9 @@ import numpy as np
 from sqkit.bars import INTERVAL_MINUTES, NANOSECONDS_PER_MINUTE, Bar, BarArrays
 from sqkit.errors import UsageError
 from sqkit.fills import FillStream
-from sqkit.production.desk import LOCKS, Desk
+from sqkit.production.desk import Desk
 from sqkit.production.engine_config import Config, Sink
-from sqkit.production.engine_log import EngineLog, logger, served, settings_digest
+from sqkit.production.engine_log import EngineLog, served, settings_digest
 from sqkit.production.engine_state import capture, lane_numbers, restore, write_checkpoint
 from sqkit.production.engine_time import Clock, EngineClock
 from sqkit.production.intake import BarIntake, start_ns
@@ -38,17 +38,19 @@ from sqkit.production.reload import warm
 from sqkit.production.scorer import StudentScorer
 from sqkit.production.serving import Serving
 from sqkit.production.signals import Order, Signal
-from sqkit.production.telemetry import TELEMETRY_FOLDER, TelemetryWriter
+from sqkit.production.telemetry import TELEMETRY_FOLDER, TelemetryWriter, logger
 from sqkit.production.tick_record import TickRecords
 from sqkit.production.voice import Voice
 from sqkit.records import (
     BAR_STATUS_CODES,
     BAR_STATUSES,
     DIRECTIONS,
+    ENTRY_LOCKS,
     FIRST_REFUSED,
     FLAT,
     REASONS,
     SOURCES,
+    TRADE_CLOSED,
     iso_date,
 )
 from sqkit.sessions import SessionCursor, load_sessions
@@ -56,7 +58,7 @@ from sqkit.settings import Settings
 from sqkit.strategystep import EXITS_ONLY, TRADING
 from sqkit.student import StudentModel
 
-__all__ = ["Config", "Engine", "Order", "Signal", "Sink"]
+__all__ = ["Config", "Engine", "Order", "Signal"]
 
 ENGINE_FOLDER: Final = "engine"
 
@@ -64,7 +66,6 @@ _SIDES: Final = {
     float(code): word for code, word in DIRECTIONS.items()
 }  # the strategy step says them as floats
 _SOURCES: Final = {float(code): word for code, word in SOURCES.items()}
-_LOCK_WORDS: Final = {0: None, **{code: word for word, code in LOCKS.items()}}
 
 
 class Engine:
@@ -133,7 +134,7 @@ class Engine:
         about = {"engine": config.name, "slot": slot, "strategy": config.strategy}
         self.log = EngineLog(about, self._sink)
         self._records = TickRecords(config.strategy, slot, self.log.instants)
-        self._voice = Voice(self._serving, self._clock, self.log, self._records)
+        self._voice = Voice(self._serving, self._clock, self.log)
         self._on_trade = on_trade
         self._desk = Desk(
             dry_run=config.dry_run,
@@ -364,7 +365,7 @@ class Engine:
             (side_word, rule, strength, target, source_word),
             features,
             bar,
-            (BAR_STATUSES[status_code], intake.missing, _LOCK_WORDS[lock]),
+            (BAR_STATUSES[status_code], intake.missing, ENTRY_LOCKS[lock]),
         )
         if self._serving.challengers:
             record["challengers"] = self._voice.shadows(lane)
@@ -417,7 +418,7 @@ class Engine:
                 self._on_trade(event, symbol, trade)
             except Exception as problem:  # noqa: BLE001 - a host's listener stops no trade
                 self.log.once(f"on_trade {problem}", "on_trade failed: %s", problem)
-        day = trade["exit_session_date"] if event == "trade_closed" else trade["entry_session_date"]
+        day = trade["exit_session_date"] if event == TRADE_CLOSED else trade["entry_session_date"]
         self._sink.write(int(day), self._records.trade(event, symbol, trade, self.student_model_version))
 
     # --- between ticks
@@ -512,12 +513,7 @@ class Engine:
 
     def _pass_again(self, lane: Lane, entry: JournalEntry) -> None:
         """Do to a lane what the tick of a journalled bar did."""
-        lane.remember()
-        for digest, stream in list(lane.streams.items()):
-            try:
-                stream.update(lane.intake.row)
-            except Exception:  # noqa: BLE001 - a user's step may raise anything; it is warmed again by live bars
-                lane.begin_again(digest)
+        lane.observe(lambda _problem: None)  # it was logged then
         self._desk.advance(lane, entry.start_ns, entry.direction, entry.mode)
 
     def _write_state(

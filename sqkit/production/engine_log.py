@@ -18,11 +18,8 @@ from sqkit.production.admission import Admission
 from sqkit.production.engine_config import Sink
 from sqkit.production.positions import Mismatch
 from sqkit.production.scorer import StudentScorer
-from sqkit.production.telemetry import InstantText, host_name
+from sqkit.production.telemetry import COMPONENT, InstantText, host_name, logger
 from sqkit.settings import Settings
-
-logger = logging.getLogger("sqkit.production.engine")
-COMPONENT: Final = {"component": "engine"}
 
 _MOST_CAUSES: Final = 5_000
 
@@ -53,7 +50,6 @@ class EngineLog:
         self._sink = sink
         self.counts: Counter[str] = Counter()
         self.instants = InstantText()
-        self._said: set[str] = set()
 
     def event(self, what: str, now_ns: int, **more: Any) -> None:
         """Record that something happened to the engine."""
@@ -64,9 +60,8 @@ class EngineLog:
         if len(self.counts) >= _MOST_CAUSES and cause not in self.counts:
             cause = "others"
         self.counts[cause] += 1
-        if cause in self._said:
+        if self.counts[cause] > 1:
             return False
-        self._said.add(cause)
         logger.log(level, message, *values, extra=COMPONENT)
         return True
 

@@ -19,7 +19,9 @@ from sqkit.artifacts import ARCHIVE_FOLDER, STUDENT_FILE
 from sqkit.audit_log import PROMOTE, read_audit
 from sqkit.errors import ArtifactChanged, SqkitError, UsageError
 from sqkit.files import sha256_file
+from sqkit.production.slots import models_folder
 from sqkit.production.telemetry import TELEMETRY_FOLDER
+from sqkit.records import PREDICTION
 from sqkit.settings import Settings
 from sqkit.strategy import AGREE_FACTOR, DISAGREE_FACTOR
 from sqkit.student import StudentModel
@@ -46,7 +48,7 @@ def explain(
     """
     telemetry = telemetry or root / settings.data_dir / TELEMETRY_FOLDER
     record, bars = _find(telemetry, prediction_id)
-    models_dir = root / settings.data_dir / "models"
+    models_dir = models_folder(settings, root)
     digest = record["student_model_digest"]
     model, where = _model(models_dir, digest) if digest else (None, None)
     return {
@@ -93,7 +95,7 @@ def _decisions(folder: Path, strategy: str, symbol: str) -> Iterator[dict[str, A
     """Every decision of a strategy on a symbol in the files of one session date."""
     for path in sorted(folder.glob("*.jsonl")):
         for record in _records(path, symbol):
-            if record.get("event") == "prediction" and record["strategy"] == strategy:
+            if record.get("event") == PREDICTION and record["strategy"] == strategy:
                 yield record
 
 

@@ -29,7 +29,6 @@ OUT_OF_ORDER: Final = BAR_STATUS_CODES["out_of_order"]
 UNFINISHED: Final = BAR_STATUS_CODES["unfinished"]
 BAD_PRICE: Final = BAR_STATUS_CODES["bad_price"]
 OUT_OF_SESSION: Final = BAR_STATUS_CODES["out_of_session"]
-NAIVE: Final = BAR_STATUS_CODES["naive_timestamp"]
 END_STAMPED: Final = BAR_STATUS_CODES["end_stamped"]
 NOT_A_BAR: Final = BAR_STATUS_CODES["not_a_bar"]
 
@@ -71,6 +70,8 @@ class BarIntake:
         Open to volume of that bar, as five float64.
     last_ns, end_ns
         Start and end of the last bar that was used, UTC nanoseconds.
+    bar_ns
+        Length of a bar, nanoseconds; 0 for a daily one.
     missing
         How many bars are missing before it in its session (daily bars: how many sessions).
     end_stamped
@@ -84,7 +85,7 @@ class BarIntake:
         self._cursor = cursor
         self._daily = interval == "1d"
         self._minutes = float(INTERVAL_MINUTES[interval])
-        self._bar_ns = INTERVAL_MINUTES[interval] * NANOSECONDS_PER_MINUTE
+        self.bar_ns = INTERVAL_MINUTES[interval] * NANOSECONDS_PER_MINUTE
         self._stale_ns = stale_ns
         self.last_ns = -1
         self.end_ns = 0
@@ -119,27 +120,17 @@ class BarIntake:
         cursor = self._cursor
         if not cursor.find(bar_start_ns):
             return self._outside(bar_start_ns)
-        end = cursor.close_ns if self._daily else bar_start_ns + self._bar_ns
+        end = self._end_ns(bar_start_ns)
         if end > now_ns:
             return self._too_early(bar_start_ns, now_ns)
         return self._use(values, packed, bar_start_ns, end, now_ns)
-
-    @property
-    def due_ns(self) -> int:
-        """When the bar after the last one is over."""
-        return self.end_ns + self._bar_ns
-
-    @property
-    def bar_ns(self) -> int:
-        """Length of a bar; 0 for a daily one."""
-        return self._bar_ns
 
     def session_of(self, bar_start_ns: int, now_ns: int) -> int:
         """Session date of a bar that is over; -1 for one that is not, or lies in no session."""
         cursor = self._cursor
         if not cursor.find(bar_start_ns):
             return -1
-        end = cursor.close_ns if self._daily else bar_start_ns + self._bar_ns
+        end = self._end_ns(bar_start_ns)
         return cursor.day if end <= now_ns else -1
 
     def _use(
@@ -166,6 +157,10 @@ class BarIntake:
             return LATE
         return FROZEN if self._flat >= FROZEN_BARS else status
 
+    def _end_ns(self, bar_start_ns: int) -> int:
+        """When a bar of the cursor's session is over."""
+        return self._cursor.close_ns if self._daily else bar_start_ns + self.bar_ns
+
     def _next_open_ns(self) -> int:
         """When the session after the last bar's opens: until then a daily bar may still be acted on."""
         table = self._cursor.table
@@ -181,12 +176,12 @@ class BarIntake:
                 self.missing = len(cursor.table.session_days(self.last_day + 1, cursor.day - 1))
             return GAP if self.missing else OK
         if cursor.day == self.last_day:
-            expected = self.last_ns + self._bar_ns
+            expected = self.last_ns + self.bar_ns
             if bar_start_ns == expected:
                 return OK
-            self.missing = max(0, (bar_start_ns - expected) // self._bar_ns)
+            self.missing = max(0, (bar_start_ns - expected) // self.bar_ns)
             return GAP if self.missing else OK
-        self.missing = (bar_start_ns - cursor.open_ns) // self._bar_ns
+        self.missing = (bar_start_ns - cursor.open_ns) // self.bar_ns
         return MISSING_OPEN if self.missing else OK
 
     def _outside(self, bar_start_ns: int) -> int:
@@ -197,7 +192,7 @@ class BarIntake:
 
     def _too_early(self, bar_start_ns: int, now_ns: int) -> int:
         """A bar that is not over: one of them is a feed in a hurry, several that begin now are stamped by their end."""
-        begins_now = not self._daily and 0 <= now_ns - bar_start_ns < self._bar_ns // 2
+        begins_now = not self._daily and 0 <= now_ns - bar_start_ns < self.bar_ns // 2
         self._unfinished = self._unfinished + 1 if begins_now else 0
         if self._unfinished >= END_STAMPED_BARS:
             self.end_stamped = True
@@ -228,7 +223,7 @@ class BarIntake:
         """Take a bar from the journal as it was taken then; False for one that is in already."""
         if bar_start_ns <= self.last_ns or not self._cursor.find(bar_start_ns):
             return False
-        end = self._cursor.close_ns if self._daily else bar_start_ns + self._bar_ns
+        end = self._end_ns(bar_start_ns)
         self._use(values, _PRICES.pack(*values), bar_start_ns, end, now_ns)
         return True
 
@@ -237,7 +232,7 @@ class BarIntake:
         self._buffer[:] = row.tobytes()
         self._cursor.find(bar_start_ns)
         self.last_ns, self.last_day = bar_start_ns, int(row[5])
-        self.end_ns = self._cursor.close_ns if self._daily else bar_start_ns + self._bar_ns
+        self.end_ns = self._end_ns(bar_start_ns)
         self._last_close = float(row[3])
 
 

@@ -9,8 +9,6 @@ then. The folder is one engine's; `Journal.open` holds it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import logging
 import mmap
 import os
 import re
@@ -21,12 +19,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sqkit.errors import SqkitError
-from sqkit.files import canonical_json, parse_json, read_plain, sha256_bytes, write_bytes
+from sqkit.files import canonical_json, lock_file, parse_json, read_plain, sha256_bytes, write_bytes
+from sqkit.production.telemetry import COMPONENT, logger
 from sqkit.records import iso_date
 
 STATE_FILE: Final = "state.json"
-
-logger = logging.getLogger("sqkit.production.engine")
 
 _BAR: Final = struct.Struct("<IIqq")  # lane, status, start, decided
 _SAID: Final = struct.Struct("<dbbbb")  # probability, direction, reason, mode, lock
@@ -67,22 +64,17 @@ class Journal:
         self._map: mmap.mmap | None = None
         self._at = 0
         self._size = 0
-        self._said = False
         self._broken = False
 
     @classmethod
     def open(cls, folder: Path) -> Journal | None:
         """The journal in a folder; None where another engine holds it, or nothing can be written there."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except OSError as problem:
-            _warn("%s: no state can be kept here (%s); a restart begins anew", folder, problem.strerror)
+            handle = lock_file(folder / ".lock")
+        except (SqkitError, OSError) as problem:
+            _warn("%s: no state can be kept here (%s); a restart begins anew", folder, problem)
             return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
+        if handle is None:
             _warn(
                 "%s: another engine keeps its state here; this one keeps none, give it a Config.name", folder
             )
@@ -98,8 +90,8 @@ class Journal:
         decided_ns: int,
         prices: bytes,
         said: tuple[float, int, int, int, int],
-    ) -> bool:
-        """Keep one bar; False where it was lost.
+    ) -> None:
+        """Keep one bar; one that is lost is counted.
 
         Parameters
         ----------
@@ -112,24 +104,24 @@ class Journal:
             self._turn(day)
         if self._at + _SIZE > self._size and not self._grow():
             self.lost += 1
-            return False
+            return
         memory, at = self._map, self._at
         assert memory is not None
         body = _BAR.pack(lane, status, start_ns, decided_ns) + prices + _SAID.pack(*said)
         # The check comes with the entry: half of one never looks whole.
         memory[at : at + _SIZE] = body + zlib.crc32(body).to_bytes(4, "little")
         self._at = at + _SIZE
-        return True
 
     @property
     def position(self) -> tuple[str, int]:
         """Session date of the newest journal, and how many entries it has."""
         if self._day >= 0:
             return iso_date(self._day), self._at // _SIZE
-        names = sorted(path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
-        if not names:
+        journals = self._journals()
+        if not journals:
             return "", 0
-        return names[-1][5:15], sum(1 for _ in read_journal(self.folder / names[-1]))
+        date, path = journals[-1]
+        return date, sum(1 for _ in read_journal(path))
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint.
@@ -161,22 +153,29 @@ class Journal:
     def entries(self, position: tuple[str, int] = ("", 0)) -> Iterator[JournalEntry]:
         """Every bar behind a position, oldest first."""
         date, count = position
-        for name in sorted(path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name)):
-            found = _NAME.fullmatch(name)
-            assert found is not None
-            if found[1] >= date:
-                yield from read_journal(self.folder / name, count if found[1] == date else 0)
+        for found, path in self._journals():
+            if found >= date:
+                yield from read_journal(path, count if found == date else 0)
 
     def close(self) -> None:
         """Cut the journal to its length and let go of the folder."""
         self._release()
         os.close(self._lock)
 
+    def _journals(self) -> list[tuple[str, Path]]:
+        """Every journal with its session date, oldest first."""
+        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted((name[1], self.folder / name[0]) for name in names if name)
+
+    def _path(self) -> Path:
+        """The newest session's."""
+        return self.folder / f"bars-{iso_date(self._day)}.journal"
+
     def _turn(self, day: int) -> None:
         self._release()
         self._day = day
         self._broken = False
-        path = self.folder / f"bars-{iso_date(day)}.journal"
+        path = self._path()
         self._at = sum(_SIZE for _ in read_journal(path)) if path.exists() else 0
         self._size = 0
 
@@ -184,7 +183,7 @@ class Journal:
         """Reserve room on the disk and map it: memory without room behind it would kill the process."""
         if self._broken:
             return False
-        path = self.folder / f"bars-{iso_date(self._day)}.journal"
+        path = self._path()
         size = self._at + _GROWTH
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -208,7 +207,7 @@ class Journal:
         self._map.close()
         self._map = None
         with contextlib.suppress(OSError):
-            os.truncate(self.folder / f"bars-{iso_date(self._day)}.journal", self._at)
+            os.truncate(self._path(), self._at)
 
 
 def _reserve(handle: int, size: int) -> None:
@@ -230,4 +229,4 @@ def read_journal(path: Path, skip: int = 0) -> Iterator[JournalEntry]:
 
 
 def _warn(message: str, *values: Any) -> None:
-    logger.warning(message, *values, extra={"component": "engine"})
+    logger.warning(message, *values, extra=COMPONENT)

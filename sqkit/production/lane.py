@@ -8,7 +8,7 @@ keeps the rules it was opened under: under other rules the lane runs both until 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
@@ -60,8 +60,6 @@ class Lane:
         Whom `main` was chosen for.
     quantity
         Signed shares really held.
-    wanted
-        Whether a position is wanted after the last bar.
     warm, main_warm
         Whether the rule, and the served model's features, can speak after the last bar.
     strategy_said
@@ -85,9 +83,8 @@ class Lane:
         self.fills = fills
         self.streams: dict[str, FeatureStream] = {}
         self.main: FeatureStream | None = None
-        self.main_digest = ""
         self.serves: object = None
-        self.warm = self.main_warm = self.wanted = False
+        self.warm = self.main_warm = False
         self.quantity = 0
         self.strategy_said = (0.0, 0, 0)
         self.bars_used = 0
@@ -119,7 +116,6 @@ class Lane:
             kept[features.digest] = stream
         self.streams = kept
         self.main = kept[wanted[0].digest] if wanted else None
-        self.main_digest = wanted[0].digest if wanted else ""
         self.serves = serves
         self.look_warm()
 
@@ -131,15 +127,36 @@ class Lane:
 
     def begin_again(self, digest: str) -> None:
         """Throw away a stream whose step failed: it is warmed anew by live bars."""
-        failed = self.streams[digest]
-        self.streams[digest] = fresh = FeatureStream(failed.features)
-        if self.main is failed:
-            self.main, self.main_warm = fresh, False
+        self._put(digest, FeatureStream(self.streams[digest].features))
 
-    def remember(self) -> None:
-        """Keep the row of the bar that was used."""
-        self._recent[self.bars_used % RECENT_BARS] = self.intake.row
+    def _put(self, digest: str, fresh: FeatureStream) -> None:
+        """A stream in place of the one that was there."""
+        if self.main is self.streams[digest]:
+            self.main, self.main_warm = fresh, False
+        self.streams[digest] = fresh
+
+    def observe(self, failed: Callable[[Exception], None]) -> np.ndarray | None:
+        """The served model's features after the bar in the intake; None where none are needed or their step failed.
+
+        Parameters
+        ----------
+        failed
+            Told what a step raised; its stream begins again.
+        """
+        row = self.intake.row
+        self._recent[self.bars_used % RECENT_BARS] = row
         self.bars_used += 1
+        features = None
+        for digest, stream in self.streams.items():
+            try:
+                found = stream.update(row)
+            except Exception as problem:  # noqa: BLE001 - a user's step may raise anything
+                failed(problem)
+                self.begin_again(digest)
+                continue
+            if stream is self.main:
+                features = found
+        return features
 
     def recent(self) -> np.ndarray:
         """float64 (n, 9), the bars that are remembered, oldest first."""
@@ -159,7 +176,7 @@ class Lane:
         rows = history.rows[new:]
         if not len(rows):
             return 0
-        for digest, stream in list(self.streams.items()):
+        for digest, stream in self.streams.items():
             try:
                 stream.warm_up(rows)
             except Exception:  # noqa: BLE001 - a user's step may raise anything
@@ -181,12 +198,9 @@ class Lane:
         if self.next_strategy is not None:
             self.next_strategy = StrategyStream(self.parameters)
             self.next_strategy.warm(rows)
-        for digest, stream in list(self.streams.items()):
+        for digest, stream in self.streams.items():
             if not stream.warm:
-                self.begin_again(digest)
-                self.streams[digest] = fresh = _warmed(stream.features, rows)
-                if digest == self.main_digest:
-                    self.main = fresh
+                self._put(digest, _warmed(stream.features, rows))
         self.bars_used = 0
         self._remember_all(rows)
 
@@ -195,13 +209,11 @@ class Lane:
             self._recent[self.bars_used % RECENT_BARS] = row
             self.bars_used += 1
 
-    def change_rules(self) -> bool:
+    def change_rules(self) -> None:
         """Take today's rules where others were kept for a position that is closed now."""
-        if self.next_strategy is None or not self.flat:
-            return False
-        self.strategy, self.next_strategy = self.next_strategy, None
-        self.look_warm()
-        return True
+        if self.next_strategy is not None and self.flat:
+            self.strategy, self.next_strategy = self.next_strategy, None
+            self.look_warm()
 
     def adopt(self, quantity: int) -> None:
         """Hold what a host says is held; exits work on it."""
@@ -212,7 +224,6 @@ class Lane:
         target = self.strategy.target
         if side != (target > 0) - (target < 0):
             self.strategy.hold(float(side))
-        self.wanted = side != 0
 
     # --- what a restart needs
 
@@ -243,12 +254,11 @@ class Lane:
             self.next_strategy = StrategyStream(self.parameters)
             self.strategy = StrategyStream(parameters)
         self.strategy.restore(_numbers(kept["strategy"]))
-        for digest, stream in list(self.streams.items()):
+        for digest, stream in self.streams.items():
             try:
                 stream.restore(base64.b64decode(kept["features"][digest]))
             except (KeyError, FeatureSetMismatch):
                 self.begin_again(digest)  # a history, or live bars, warm it
-        self.wanted = self.strategy.target != 0.0
         self.change_rules()
         self.look_warm()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from sqkit.records import EXIT_REASON_CODES
+from sqkit.records import EXIT_REASON_CODES, TRADE_CLOSED, TRADE_OPENED
 
 
 class Fill(NamedTuple):
@@ -168,7 +168,7 @@ class Positions:
                 done = trade.record(
                     fill.time_ns, fill.session_day, reason or EXIT_REASON_CODES["opposite_signal"]
                 )
-                events.append(("trade_closed", done))
+                events.append((TRADE_CLOSED, done))
                 del self._open[fill.symbol]
         if opening:
             fresh = fill.symbol not in self._open
@@ -179,5 +179,5 @@ class Positions:
             trade.entry_value += abs(opening) * fill.price
             trade.fees += share * abs(opening)
             if fresh:
-                events.append(("trade_opened", trade.record(0, 0, 0)))
+                events.append((TRADE_OPENED, trade.record(0, 0, 0)))
         return events

@@ -18,7 +18,6 @@ from typing import Any, Final
 import numpy as np
 
 from sqkit.artifacts import RELEASE_FILE
-from sqkit.audit_log import AUDIT_FILE
 from sqkit.production.scorer import StudentScorer
 
 POLL_SECONDS: Final = 0.2
@@ -45,7 +44,7 @@ class SlotWatch:
 
     Parameters
     ----------
-    models_dir, model_path
+    log_path, model_path
         Where the audit log, and the slot's model, lie.
     build
         Makes a scorer of what may be served now.
@@ -59,14 +58,14 @@ class SlotWatch:
 
     def __init__(
         self,
-        models_dir: Path,
+        log_path: Path,
         model_path: Path,
         build: Callable[[], StudentScorer],
         served: Callable[[], tuple[str, str, str]],
         read_log: Callable[[], None],
         look_for_halt: Callable[[], None],
     ) -> None:
-        self._places = (models_dir / AUDIT_FILE, model_path.with_name(RELEASE_FILE), model_path)
+        self._places = (log_path, model_path.with_name(RELEASE_FILE), model_path)
         self._build = build
         self._served = served
         self._read_log = read_log

@@ -21,14 +21,19 @@ from sqkit.production.admission import Admission
 from sqkit.production.engine import Config, Engine
 from sqkit.production.engine_time import SetClock
 from sqkit.production.scorer import StudentScorer
-from sqkit.records import DIRECTIONS, PREDICTION_FIELDS, REASON_CODES, SOURCES, TRADE_FIELDS
+from sqkit.records import (
+    BAR_REFUSED,
+    PREDICTION,
+    PREDICTION_FIELDS,
+    TRADE_CLOSED,
+    TRADE_FIELDS,
+    encode,
+    instant_ns,
+)
 from sqkit.settings import Settings
 from sqkit.student import StudentModel
-from sqkit.versions import version_ns
 
-DIRECTION_CODES: Final = {word: code for code, word in DIRECTIONS.items()}
-SOURCE_CODES: Final = {word: code for code, word in SOURCES.items()}
-COMPARED: Final = tuple(name for name in PREDICTION_FIELDS if name != "outcome")
+COMPARED: Final = {name: kind for name, kind in PREDICTION_FIELDS.items() if name != "outcome"}
 
 
 @dataclass(frozen=True)
@@ -72,26 +77,12 @@ class _Collected:
         self.refused: list[dict[str, Any]] = []
 
     def write(self, session_day: int, record: dict[str, Any]) -> bool:
-        if record["event"] == "prediction":
+        if record["event"] == PREDICTION:
             symbol = record["symbol"]
             features = record["features"]
             self.features[symbol].append(None if features is None else features.copy())
-            self.decisions[symbol].append(
-                (
-                    _nanoseconds(record["bar_time"]),
-                    session_day,
-                    DIRECTION_CODES[record["student_prediction"]],
-                    record["student_probability_up"],
-                    record["student_confidence"],
-                    REASON_CODES[record["reason"]],
-                    SOURCE_CODES[record["prediction_source"]],
-                    DIRECTION_CODES[record["baseline_direction"]],
-                    record["baseline_strength"],
-                    record["strength"],
-                    record["target"],
-                )
-            )
-        elif record["event"] == "bar_refused":
+            self.decisions[symbol].append(encode(record, COMPARED))
+        elif record["event"] == BAR_REFUSED:
             self.refused.append(record)
         return True
 
@@ -140,20 +131,17 @@ def replay_model(
         scorer=scorer,
         challengers=(),
         sink=sink,
-        on_trade=lambda event, symbol, trade: (
-            trades[symbol].append(trade) if event == "trade_closed" else None
-        ),
+        on_trade=lambda event, symbol, trade: trades[symbol].append(trade) if event == TRADE_CLOSED else None,
         keep_state=False,
         watch=False,
     )
-    starts = {symbol: series.window(first_day, last_day)[0] for symbol, series in bars.items()}
-    stops = {symbol: series.window(first_day, last_day)[1] for symbol, series in bars.items()}
-    if most_bars is not None:
-        stops = {symbol: min(stop, starts[symbol] + most_bars) for symbol, stop in stops.items()}
-    engine.warm_up({symbol: series.slice(0, starts[symbol]) for symbol, series in bars.items()})
-    for bar, available in delivered({s: one.slice(starts[s], stops[s]) for s, one in bars.items()}):
-        clock.set_ns = available
-        engine.process_tick(bar)
+    before, within = {}, {}
+    for symbol, series in bars.items():
+        start, stop = series.window(first_day, last_day)
+        before[symbol] = series.slice(0, start)
+        within[symbol] = series.slice(start, stop if most_bars is None else min(stop, start + most_bars))
+    engine.warm_up(before)
+    replay_feed(engine, clock, within)
     width = len(model.feature_set.columns)
     done = {symbol: _gathered(symbol, sink, width, trades[symbol], engine) for symbol in bars}
     engine.close()
@@ -183,19 +171,14 @@ def delivered(bars: Mapping[str, BarArrays]) -> Iterator[tuple[Bar, int]]:
         yield bar, int(instants[place])
 
 
-def _nanoseconds(instant: str) -> int:
-    """UTC nanoseconds of an instant as telemetry writes it."""
-    return int(np.datetime64(instant.removesuffix("Z").removesuffix("+00:00"), "ns").astype(np.int64))
-
-
 def _gathered(
     symbol: str, sink: _Collected, width: int, closed: list[dict[str, Any]], engine: Engine
 ) -> Replayed:
     decisions = sink.decisions[symbol]
     columns = list(zip(*decisions, strict=True)) if decisions else [() for _ in COMPARED]
     predictions = {
-        name: np.array(column, dtype=PREDICTION_FIELDS[name])
-        for name, column in zip(COMPARED, columns, strict=True)
+        name: np.array(column, dtype=kind)
+        for (name, kind), column in zip(COMPARED.items(), columns, strict=True)
     }
     features = np.full((len(decisions), width), np.nan)
     for row, found in zip(features, sink.features[symbol], strict=True):
@@ -211,7 +194,7 @@ def _gathered(
         {name: np.array([one[name] for one in trades], dtype=kind) for name, kind in TRADE_FIELDS.items()},
         book.cash,
         book.quantity,
-        {_nanoseconds(one["bar_time"]): one["bar_status"] for one in sink.refused if one["symbol"] == symbol},
+        {instant_ns(one["bar_time"]): one["bar_status"] for one in sink.refused if one["symbol"] == symbol},
     )
 
 
@@ -239,6 +222,3 @@ def replay_feed(
         engine.process_tick(bar)
         count += 1
     return count
-
-
-__all__ = ["Replayed", "delivered", "replay_feed", "replay_model", "version_ns"]

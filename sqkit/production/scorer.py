@@ -12,8 +12,6 @@ at every row; a promotion or rollback reaches it by `StudentScorer.refresh`, cal
 
 from __future__ import annotations
 
-import datetime as dt
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -28,11 +26,10 @@ from sqkit.production.admission import Admission, admit
 from sqkit.production.audit import AuditLog
 from sqkit.production.halt_watch import HaltWatch
 from sqkit.production.slots import models_folder
+from sqkit.production.telemetry import COMPONENT, logger
 from sqkit.records import DIRECTIONS, FLAT, REASON_CODES, REASONS
 from sqkit.settings import Settings
-
-logger = logging.getLogger("sqkit.production.engine")
-EXTRA: Final = {"component": "engine"}
+from sqkit.versions import is_version, version_ns
 
 _HALTED: Final = REASON_CODES["halted"]
 _WARM_UP: Final = REASON_CODES["warm_up"]
@@ -42,7 +39,6 @@ _STALE: Final = REASON_CODES["stale_model"]
 _OUT_OF_SCOPE: Final = REASON_CODES["out_of_scope"]
 _DAY_NS: Final = 86_400_000_000_000
 _MOST_CAUSES: Final = 100
-_EPOCH: Final = dt.date(1970, 1, 1)
 
 
 class Score(NamedTuple):
@@ -221,7 +217,7 @@ class StudentScorer:
         self._places = {name: i for i, name in enumerate(model.feature_set.columns)} if model else {}
         self._vector = np.full(len(self._places), np.nan)
         self._age_known_until_ns, self._stale = 0, False
-        self._made_day = None if model is None else made_day(self.version)
+        self._made_day = version_ns(self.version) // _DAY_NS if is_version(self.version) else None
         if model is not None and self._made_day is None and not self.refusal:
             self.refusal, self.note = (
                 "error",
@@ -236,7 +232,7 @@ class StudentScorer:
         said = " ".join(str(problem).split()) or type(problem).__name__
         if said not in self._said and len(self._said) < _MOST_CAUSES:
             self._said.add(said)
-            logger.warning("Student prediction failed: %s", said, extra=EXTRA)
+            logger.warning("Student prediction failed: %s", said, extra=COMPONENT)
 
     def _ordered(self, features: Mapping[str, float]) -> np.ndarray:
         missing = [name for name in self._places if name not in features]
@@ -258,14 +254,6 @@ def slot_log(settings: Settings, strategy: str, root: Path) -> AuditLog:
     """The audit log as whoever serves a strategy's slot reads it."""
     beside = root / settings.production_path(strategy).with_name(RELEASE_FILE)
     return AuditLog(models_folder(settings, root), (beside,))
-
-
-def made_day(version: str) -> int | None:
-    """Days from 1970-01-01 to the date in a version tag; None for a tag that is no date and time."""
-    try:
-        return (dt.datetime.strptime(version, "%Y%m%d_%H%M%S").replace(tzinfo=dt.UTC).date() - _EPOCH).days
-    except ValueError:
-        return None
 
 
 def _all_nan(features: object) -> bool:

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -248,10 +248,10 @@ def _spans(events: list[dict[str, Any]]) -> tuple[Served, ...]:
         if spans and _same(spans[-1], now):
             continue
         if spans:
-            spans[-1] = _until(spans[-1], now.since)
+            spans[-1] = replace(spans[-1], until=now.since)
         spans.append(now)
     if spans and events[-1]["event"] == "stop":
-        spans[-1] = _until(spans[-1], events[-1]["at"])
+        spans[-1] = replace(spans[-1], until=events[-1]["at"])
     return tuple(spans)
 
 
@@ -268,7 +268,3 @@ def _served(event: Mapping[str, Any]) -> Served:
 
 def _same(one: Served, other: Served) -> bool:
     return (one.digest, one.release, one.refusal) == (other.digest, other.release, other.refusal)
-
-
-def _until(span: Served, until: dt.datetime) -> Served:
-    return Served(span.since, until, span.digest, span.version, span.release, span.refusal)

@@ -58,10 +58,9 @@ class Serving:
         self.taken: Prepared | None = None
         self.challengers = list(self._configured() if challengers is None else challengers)
         slot = self.scorer.admission
-        models_dir = root / settings.data_dir / "models"
         self.halts = HaltWatch(slot.path.with_name(HALT_FILE), self._log, slot.slot)
         self.watch = SlotWatch(
-            models_dir,
+            self._log.path,
             slot.path,
             self._build,
             lambda: identity(self.scorer),
@@ -77,15 +76,15 @@ class Serving:
         # Without a student the strategy's own set is kept warm: one may come.
         return [self.scorer.feature_set or student_set(self._config.strategy), *sets]
 
-    def take_ready(self, log: EngineLog, *, new_session: bool, flat: Callable[[], bool]) -> bool:
-        """Serve what was prepared, if it is time for it; whether another student is served now."""
+    def take_ready(self, log: EngineLog, *, new_session: bool, flat: Callable[[], bool]) -> None:
+        """Serve what was prepared, if it is time for it."""
         prepared = self.watch.ready
         if prepared is None or prepared is self.taken:
             self.taken = prepared
-            return False
+            return
         when = self._settings.student_model_reload
         if not (new_session or prepared.at_once or when == "immediate" or (when == "flat" and flat())):
-            return False
+            return
         self.taken = (
             prepared  # never cleared there: the watch may have put another one in its place meanwhile
         )
@@ -93,11 +92,10 @@ class Serving:
         log.loading(fresh.admission, fresh.version)
         if before.ready and not fresh.ready and not fresh.admission.ends_service:
             log.event("reload_failed", self._now_ns(), **served(fresh), kept=before.digest)
-            return False
+            return
         self.scorer = fresh
         self.watch.again()
         log.event("reload", self._now_ns(), **served(fresh), replaced=before.digest or None)
-        return True
 
     def warn_of_age(self, log: EngineLog, day: int, shift: Callable[[int, int], int]) -> None:
         """Say that the student will be too old within ten sessions."""

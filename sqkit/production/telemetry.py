@@ -26,6 +26,8 @@ TELEMETRY_FOLDER: Final = "telemetry"
 ENGINES_FOLDER: Final = "engines"
 
 logger = logging.getLogger("sqkit.production.engine")
+COMPONENT: Final = {"component": "engine"}
+"""Whose log lines these are, for ``extra``."""
 
 _RETRY_NS: Final = 1_000_000_000
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
@@ -107,7 +109,7 @@ class LineFile:
                 "telemetry cannot be written (%s: %s); trading goes on, lines are lost",
                 self.path,
                 problem.strerror,
-                extra={"component": "engine"},
+                extra=COMPONENT,
             )
 
 

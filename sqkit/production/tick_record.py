@@ -12,7 +12,7 @@ import numpy as np
 
 from sqkit.bars import Bar
 from sqkit.production.telemetry import InstantText
-from sqkit.records import decode, iso_date
+from sqkit.records import BAR_REFUSED, PREDICTION, decode, iso_date
 
 
 class TickRecords:
@@ -79,7 +79,7 @@ class TickRecords:
         baseline, baseline_strength, strength, target, source = rule
         status, missing, lock = about_bar
         return {
-            "event": "prediction",
+            "event": PREDICTION,
             "id": prediction_id,
             "slot": self._slot,
             "strategy": self._strategy,
@@ -105,23 +105,11 @@ class TickRecords:
             "entry_lock": lock,
         }
 
-    def shadow(
-        self, version: str, digest: str, direction: str, probability: float, reason: str
-    ) -> dict[str, Any]:
-        """What a challenger said, beside the decision."""
-        return {
-            "student_model_version": version,
-            "student_model_digest": digest,
-            "student_prediction": direction,
-            "student_probability_up": probability,
-            "reason": reason,
-        }
-
     def refused(self, bar: Any, status: str, decided_ns: int) -> dict[str, Any]:
         """A bar that was not used."""
         stamp = getattr(bar, "timestamp", None)
         return {
-            "event": "bar_refused",
+            "event": BAR_REFUSED,
             "slot": self._slot,
             "strategy": self._strategy,
             "symbol": str(getattr(bar, "symbol", ""))[:64],
@@ -140,3 +128,14 @@ class TickRecords:
             "student_model_version": version,
             **decode(trade),
         }
+
+
+def shadow(version: str, digest: str, direction: str, probability: float, reason: str) -> dict[str, Any]:
+    """What a challenger said, beside the decision."""
+    return {
+        "student_model_version": version,
+        "student_model_digest": digest,
+        "student_prediction": direction,
+        "student_probability_up": probability,
+        "reason": reason,
+    }

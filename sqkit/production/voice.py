@@ -6,17 +6,15 @@ Where the student must not speak it is FLAT with a reason; nothing here raises. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 
-from sqkit.features import FeatureStream
 from sqkit.production.engine_log import EngineLog
 from sqkit.production.engine_time import Clock
 from sqkit.production.lane import Lane
 from sqkit.production.serving import Serving
-from sqkit.production.tick_record import TickRecords
+from sqkit.production.tick_record import shadow
 from sqkit.records import DIRECTIONS, FLAT, REASON_CODES, REASONS
 
 _HALTED: Final = REASON_CODES["halted"]
@@ -28,34 +26,19 @@ _ERROR: Final = REASON_CODES["error"]
 class Voice:
     """The student and its challengers, asked about lanes."""
 
-    def __init__(self, serving: Serving, clock: Clock, log: EngineLog, records: TickRecords) -> None:
+    def __init__(self, serving: Serving, clock: Clock, log: EngineLog) -> None:
         self._serving = serving
         self._clock = clock
         self._log = log
-        self._records = records
 
     def observe(self, lane: Lane) -> np.ndarray | None:
         """The served model's features after this bar; None where none are needed or their step failed."""
-        row = lane.intake.row
         if lane.serves is not self._serving.scorer:
             lane.fit(self._serving.feature_sets(), self._serving.scorer)
-        lane.remember()
-        main = lane.main
-        if main is not None and len(lane.streams) == 1:
-            streams: Iterable[tuple[str, FeatureStream]] = ((lane.main_digest, main),)
-        else:
-            streams = list(lane.streams.items())
-        features = None
-        for digest, stream in streams:
-            try:
-                found = stream.update(row)
-            except Exception as problem:  # noqa: BLE001 - a user's step may raise anything
-                self._log.once(f"features {problem}", "Student prediction failed: %s", problem)
-                lane.begin_again(digest)
-                continue
-            if stream is main:
-                features = found
-        return features
+        return lane.observe(self._step_failed)
+
+    def _step_failed(self, problem: Exception) -> None:
+        self._log.once(f"features {problem}", "Student prediction failed: %s", problem)
 
     def ask(self, lane: Lane, features: np.ndarray | None, halt: str | None) -> tuple[float, int, int]:
         """Probability, direction and reason of the student; FLAT wherever it must not speak."""
@@ -89,8 +72,6 @@ class Voice:
                 latest = np.empty(0) if stream is None else stream.latest
                 probability, direction, reason = one.score_codes(latest, lane.symbol)
             said.append(
-                self._records.shadow(
-                    one.version, one.short_digest, DIRECTIONS[direction], probability, REASONS[reason]
-                )
+                shadow(one.version, one.short_digest, DIRECTIONS[direction], probability, REASONS[reason])
             )
         return said

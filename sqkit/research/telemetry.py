@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 
 from sqkit.errors import ArtifactChanged, TelemetryMixed, TelemetryNotFound
 from sqkit.files import canonical_json, sha256_columns, symbol_file_name, write_bytes
-from sqkit.records import PREDICTION_FIELDS, TRADE_FIELDS, code_dictionary
+from sqkit.records import PREDICTION_FIELDS, TRADE_FIELDS, TRADE_OPENED, code_dictionary
 from sqkit.research.telemetry_lines import (
-    TRADE_OPENED,
     Found,
     Row,
     line_files,

@@ -17,17 +17,16 @@ import orjson
 from sqkit.records import (
     BAR_STATUS_CODES,
     ENTRY_LOCK_CODES,
+    PREDICTION,
     PREDICTION_FIELDS,
+    TRADE_CLOSED,
     TRADE_FIELDS,
+    TRADE_OPENED,
     encode,
     instant_ns,
 )
 
 _SESSION_FOLDER: Final = re.compile(r"^\d{4}-\d{2}-\d{2}$")
-
-PREDICTION: Final = "prediction"
-TRADE_OPENED: Final = "trade_opened"
-TRADE_CLOSED: Final = "trade_closed"
 
 
 class Row(NamedTuple):
