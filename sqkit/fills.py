@@ -23,7 +23,7 @@ from sqkit import fillstep
 from sqkit.bars import OPEN, SESSION, BarArrays
 from sqkit.costs import FeeSchedule, fee_schedule
 from sqkit.errors import UsageError
-from sqkit.records import TRADE_FIELDS
+from sqkit.records import FLAT, TRADE_FIELDS
 from sqkit.strategy import StrategyParameters
 
 
@@ -229,21 +229,32 @@ class FillStream:
         columns = _trade_columns(row[np.newaxis], np.array([self._entry_ns]), np.array([0]))
         return {name: column[0].item() for name, column in columns.items()}
 
-    def adopt(self, quantity: int, *, leaving: int = 0) -> None:
+    def adopt(self, quantity: int, at_ns: int, *, leaving: int = 0) -> None:
         """Hold so many signed shares from the last bar's close on: a host says what is real.
 
-        Nothing is ordered but, where an exit reason is given, that they are closed at the next open.
+        Nothing is ordered but, where an exit reason is given, that they are closed at the next open: then it is the
+        position that was held before, and keeps its entry.
+
+        Parameters
+        ----------
+        at_ns
+            When a position of another side was entered, as far as anybody knows; no student and no strength are.
         """
         state, held = self._state, float(quantity)
+        before = state[fillstep.QUANTITY]
         state[fillstep.ORDERED] = 0.0
         state[fillstep.CLOSING] = leaving > 0
         state[fillstep.CLOSING_REASON] = leaving
         state[fillstep.SIDE] = 0.0 if leaving else np.sign(held)
-        if held != state[fillstep.QUANTITY]:
-            state[fillstep.QUANTITY] = held
+        state[fillstep.QUANTITY] = held
+        if held != before and not leaving:
             state[fillstep.ENTRY_PRICE] = state[fillstep.MARK]
             state[fillstep.ENTRY_DAY] = state[fillstep.DAY]
             state[fillstep.ENTRY_FEES] = 0.0
+            if np.sign(held) != np.sign(before):
+                self._entry_ns = at_ns
+                state[fillstep.ENTRY_STRENGTH] = 0.0
+                state[fillstep.ENTRY_STUDENT] = FLAT
 
     def snapshot(self) -> np.ndarray:
         """float64 (`fillstep.STATE_SIZE` + 1,), everything a restarted process needs for `restore`."""

@@ -10,7 +10,8 @@ import pytest
 
 from sqkit.features import feature_set, get_feature_set, student_set
 from sqkit.files import sha256_file
-from tests.engines import SYMBOL, Bench, Trading, pairs, series, settings_of, student
+from sqkit.production.scorer import StudentScorer
+from tests.engines import SYMBOL, Bench, Trading, pairs, series, settings_of, student, student_bytes
 from tests.test_engine_restart import abandon
 from tests.test_live_positions import Broker
 from tests.test_reload import Desk, look, versions
@@ -54,10 +55,7 @@ def test_nothing_is_ordered_before_a_sync_after_a_restart(tmp_path: Path) -> Non
     config = {"dry_run": False}
     first = Bench(tmp_path, "intraday", config=config)
     first.engine.sync_positions({})
-    broker, stop = Broker(first), 100
-    while not broker.held:
-        broker.feed(MINUTES[stop : stop + 1])
-        stop += 1
+    stop = Broker(first).feed_until_held(MINUTES, 100)
     abandon(first)
     second = Bench(tmp_path, "intraday", config=config)
     said = second.feed(MINUTES[stop:380])
@@ -71,10 +69,8 @@ def test_a_position_of_yesterday_is_left_after_a_restart(tmp_path: Path) -> None
     config = {"dry_run": False}
     first = Bench(tmp_path, "intraday", config=config)
     first.engine.sync_positions({})
-    broker, stop = Broker(first), 100
-    while not broker.held:
-        broker.feed(MINUTES[stop : stop + 1])
-        stop += 1
+    broker = Broker(first)
+    broker.feed_until_held(MINUTES, 100)
     abandon(first)
     second = Bench(tmp_path, "intraday", config=config)
     second.engine.warm_up({SYMBOL: series("intraday").slice(0, 400)})
@@ -112,10 +108,7 @@ def test_a_square_off_by_time_is_no_mismatch(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "intraday", config={"dry_run": False}, keep_state=False)
     bench.engine.sync_positions({})
     broker = Broker(bench)
-    for at in range(100, 360):
-        broker.feed(MINUTES[at : at + 1])
-        if broker.held:
-            break
+    broker.feed_until_held(MINUTES, 100)
     bench.clock.set_ns = MINUTES[375][1]
     (signal,) = bench.engine.on_time()
     broker.waiting = signal.orders
@@ -202,3 +195,103 @@ def test_the_names_that_this_file_leans_on_are_real(tmp_path: Path) -> None:
     assert get_feature_set("swing_v1") is student_set("swing")
     assert settings_of().market == "us"
     assert callable(feature_set)
+
+
+def test_a_silence_ends_with_its_first_bar_whatever_locks_it(tmp_path: Path) -> None:
+    """Halted when the bars came back: after the resume nothing is called silent, and the next silence is said."""
+    bench = Bench(tmp_path, "intraday", config={"dry_run": False}, keep_state=False)
+    bench.feed(MINUTES[:100])
+    bench.clock.set_ns = MINUTES[99][1] + 260 * 10**9
+    bench.engine.on_time()
+    bench.feed(MINUTES[104:110])
+    bench.engine.sync_positions({})
+    bench.feed(MINUTES[110:112])
+    bench.clock.set_ns = MINUTES[111][1] + 260 * 10**9
+    bench.engine.on_time()
+
+    assert [one["entry_lock"] for one in bench.predictions()[106:]] == [None, None]
+    assert sum(one["event"] == "feed_stale" for one in bench.events()) == 2
+
+
+def test_a_warm_up_outlasts_a_kill(tmp_path: Path) -> None:
+    """Its bars are in no journal: they are on the disk when `warm_up` returns."""
+    bars = series("swing")
+    whole = Bench(tmp_path / "whole", keep_state=False)
+    whole.engine.warm_up({SYMBOL: bars.slice(0, 200)})
+    whole.feed(pairs(bars, 200))
+    first = Bench(tmp_path / "cut")
+    first.engine.warm_up({SYMBOL: bars.slice(0, 200)})
+    first.feed(pairs(bars, 200, 230))
+    abandon(first)
+    second = Bench(tmp_path / "cut")
+    second.feed(pairs(bars, 230))
+
+    assert second.signals == whole.signals[30:]
+
+
+def test_a_history_that_ends_too_early_leaves_no_hole(tmp_path: Path) -> None:
+    """Features over yesterday's bars and tomorrow's, without today's, are of no market: the set stays silent."""
+    model, other = student("intraday"), student("intraday", bias=0.5)
+    first = Bench(tmp_path, "intraday", model=model)
+    first.feed(MINUTES[:390])
+    first.engine.checkpoint()
+    first.engine._watch.do_task()
+    first.feed(MINUTES[390:395])
+    abandon(first)
+    second = Bench(tmp_path, "intraday", model=other)
+    lane = second.engine._lanes[SYMBOL]
+    lane.begin_again(lane.main.features.digest)  # type: ignore[union-attr]
+    second.engine.warm_up({SYMBOL: series("intraday").slice(0, 390)})
+    second.feed(MINUTES[395:396])
+    assert [one["reason"] for one in second.predictions()[395:]] == ["warm_up"]
+    second.engine.warm_up({SYMBOL: series("intraday").slice(0, 396)})
+    second.feed(MINUTES[396:397])
+
+    assert second.predictions()[-1]["features"] == last_features(series("intraday").rows[:397])
+
+
+def test_locks_of_another_strategy_are_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A state that is refused is refused whole, and it is said once."""
+    first = Bench(tmp_path, config={"name": "desk", "dry_run": False})
+    first.engine.sync_positions({SYMBOL: 40})
+    first.engine.close()
+    second = Bench(tmp_path, "intraday", config={"name": "desk", "dry_run": False})
+
+    assert second.engine.health()["locked"] == []
+    assert caplog.text.count("begins anew") == 1
+
+
+class BrokenSink:
+    """A host's own, with a mistake in it."""
+
+    lost = 0
+
+    def write(self, session_day: int, record: dict[str, Any]) -> bool:
+        raise RuntimeError("no connection")
+
+    def event(self, record: dict[str, Any]) -> bool:
+        return True
+
+    def close(self) -> None:
+        return None
+
+
+def test_no_sink_raises_whichever_tick_a_bar_comes_by(tmp_path: Path) -> None:
+    """What a sink raises is counted, also for a bar that the wrong strategy's tick refuses."""
+    bench = Bench(tmp_path, "intraday", keep_state=False, sink=BrokenSink())
+    ticks = (bench.engine.process_tick, bench.engine.intraday_tick, bench.engine.swing_tick)
+
+    assert [tick(bar) for tick, (bar, _) in zip(ticks, MINUTES, strict=False)] == [None, None, None]
+    assert bench.engine.health()["counts"]["tick RuntimeError"] == 3
+
+
+def test_a_refused_version_is_refused_once(tmp_path: Path) -> None:
+    """Looking again at a model whose version is no date changes nothing."""
+    path = tmp_path / "data/models/production/student_model.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(student_bytes("intraday", model_version="20240101_000060"))
+    settings = settings_of(student_model_enabled=True, student_model_require_release=False)
+    scorer = StudentScorer(settings, "intraday", root=tmp_path)
+
+    assert scorer.refusal == "error"
+    assert not scorer.refresh()

@@ -47,9 +47,9 @@ def trades(bench: Bench) -> list[dict[str, Any]]:
 
 def abandon(bench: Bench) -> None:
     """What a kill leaves: nothing is flushed, nothing closed; only the lock goes, as with a dead process."""
-    journal = bench.engine._journal
-    assert journal is not None
-    os.close(journal._lock)
+    state = bench.engine._state
+    assert state is not None
+    os.close(state.journal._lock)
 
 
 @pytest.mark.parametrize("strategy", ["swing", "intraday"])

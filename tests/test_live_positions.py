@@ -11,7 +11,7 @@ import pytest
 from sqkit.errors import UsageError
 from sqkit.production.engine import Order
 from sqkit.production.positions import Fill, Positions
-from sqkit.records import EXIT_REASON_CODES
+from sqkit.records import EXIT_REASON_CODES, iso_instant
 from tests.engines import SYMBOL, Bench, pairs, series
 from tests.test_engine_restart import abandon
 
@@ -45,6 +45,13 @@ class Broker:
             self.waiting = signal.orders if signal else ()
             self.sent += self.waiting
         return said
+
+    def feed_until_held(self, bars: list[Any], start: int) -> int:
+        """Bars from a place on until something is held; where to go on."""
+        while not self.held:
+            self.feed(bars[start : start + 1])
+            start += 1
+        return start
 
 
 def live(root: Path, **config: Any) -> Bench:
@@ -248,3 +255,53 @@ def test_fills_add_up_to_trades() -> None:
     assert (trade["exit_reason"], trade["student_at_entry"]) == (OPPOSITE, 1)
     assert (reverse["direction"], reverse["quantity"], reverse["fees"]) == (-1, 20, 2.0)
     assert reverse["student_at_entry"] == -1
+
+
+def closed_trades(bench: Bench) -> list[dict[str, Any]]:
+    """The records of trades that were closed."""
+    return [one for one in bench.records() if one["event"] == "trade_closed"]
+
+
+def test_a_trade_that_ended_unseen_is_not_the_next_one(tmp_path: Path) -> None:
+    """Its shares were gone at a sync: the next entry opens a trade of its own, with its own price."""
+    bench = live(tmp_path)
+    bench.feed(pairs(series("intraday"))[:2])
+    bench.engine.sync_positions({})
+    bench.engine.on_fill(SYMBOL, 100, 50.0)
+    bench.engine.sync_positions({})
+    bench.engine.sync_positions({})
+    bench.engine.on_fill(SYMBOL, 80, 60.0)
+    bench.engine.on_fill(SYMBOL, -80, 61.0)
+
+    assert sum(one["event"] == "trade_opened" for one in bench.records()) == 2
+    assert [(one["quantity"], one["entry_price"], one["net_pnl"]) for one in closed_trades(bench)] == [
+        (80, 60.0, 80.0)
+    ]
+
+
+def test_a_position_that_was_found_was_entered_when_it_was_found(tmp_path: Path) -> None:
+    """Its closed trade names the end of the last bar and no student, not the entry of a trade before it."""
+    bars = pairs(series("intraday"))
+    bench = live(tmp_path)
+    bench.engine.sync_positions({})
+    broker = Broker(bench)
+    broker.feed_until_held(bars, 100)
+    broker.feed(bars[378:388])
+    before = closed_trades(bench)
+    bench.engine.sync_positions({SYMBOL: 37})
+    bench.engine.on_fill(SYMBOL, -37, 50.0)
+    found = closed_trades(bench)[len(before) :]
+
+    assert [(one["quantity"], one["entry_time"], one["entry_strength"]) for one in found] == [
+        (37, iso_instant(bars[387][1]), 0.0)
+    ]
+    assert found[0]["student_at_entry"] == "FLAT"
+
+
+def test_nothing_is_said_to_be_locked_that_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A difference that a person has looked at locks nothing, so no warning says it does."""
+    bench = live(tmp_path)
+    bench.engine.sync_positions({SYMBOL: 40}, confirmed=[SYMBOL])
+
+    assert bench.engine.health()["locked"] == []
+    assert "locked" not in caplog.text

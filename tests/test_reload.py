@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -241,21 +242,26 @@ def test_the_watch_looks_by_itself(desk: Desk) -> None:
     assert versions(bench)[-2:] == ["1", "2"]
 
 
+def while_it_is_taken(bench: Bench, act: Callable[[], Any]) -> None:
+    """Do something, and let the watch look, at the moment at which the next release is taken."""
+    loading = bench.engine.log.loading
+
+    def meanwhile(*said: Any) -> None:
+        bench.engine.log.loading = loading
+        act()
+        look(bench)
+        loading(*said)
+
+    bench.engine.log.loading = meanwhile
+
+
 def test_a_release_that_comes_while_another_is_taken_is_not_lost(desk: Desk) -> None:
     """The watch may prepare release 3 at the very moment at which the tick takes release 2."""
     bench = desk.engine(student_model_reload="immediate")
     bench.feed(MINUTES[:120])
     desk.promote(2)
     look(bench)
-    loading = bench.engine.log.loading
-
-    def meanwhile(*said: Any) -> None:
-        bench.engine.log.loading = loading
-        desk.promote(3)
-        look(bench)
-        loading(*said)
-
-    bench.engine.log.loading = meanwhile
+    while_it_is_taken(bench, lambda: desk.promote(3))
     bench.feed(MINUTES[120:123])
 
     assert versions(bench)[-4:] == ["1", "2", "3", "3"]
@@ -267,15 +273,7 @@ def test_a_rollback_that_crosses_its_promotion_is_not_lost(desk: Desk) -> None:
     bench.feed(MINUTES[:120])
     desk.promote(2)
     look(bench)
-    loading = bench.engine.log.loading
-
-    def meanwhile(*said: Any) -> None:
-        bench.engine.log.loading = loading
-        desk.roll_back()
-        look(bench)
-        loading(*said)
-
-    bench.engine.log.loading = meanwhile
+    while_it_is_taken(bench, desk.roll_back)
     bench.feed(MINUTES[120:121])
     assert versions(bench)[-1] == "2"
     assert look(bench)

@@ -72,7 +72,9 @@ class Desk:
 
     def lock(self, lane: Lane, status: int, reason: int, halt: str | None) -> int:
         """Why nothing may be entered on this bar, a code of ``records.ENTRY_LOCKS``; 0 where it may."""
-        positions = self.positions
+        positions, was_silent = self.positions, lane.symbol in self.silent
+        if was_silent:  # whatever else locks this bar: it ended the silence
+            self.silent.discard(lane.symbol)
         if halt == NO_NEW_ENTRIES:
             return ENTRY_LOCK_CODES["halted"]
         if not positions.synced:
@@ -81,8 +83,7 @@ class Desk:
             return ENTRY_LOCK_CODES["position_mismatch"]
         if status == LATE:
             return ENTRY_LOCK_CODES["late_bar"]
-        if self.silent and lane.symbol in self.silent:
-            self.silent.discard(lane.symbol)
+        if was_silent:
             return ENTRY_LOCK_CODES["feed_stale"]
         if lane.intake.end_stamped:
             return ENTRY_LOCK_CODES["end_stamped"]
@@ -112,7 +113,7 @@ class Desk:
                 pass  # a host closed it before paper could
             elif closed is not None and closed["exit_reason"] == _MISSED:
                 # Paper closed it at this very open, which a host learns only now: its order is for the next one.
-                fills.adopt(lane.quantity, leaving=_MISSED)
+                fills.adopt(lane.quantity, lane.intake.end_ns, leaving=_MISSED)
             else:
                 self._diverged(lane)
         if lane.next_strategy is not None:
@@ -145,7 +146,8 @@ class Desk:
         found = self.positions.sync({name: lane.quantity for name, lane in lanes.items()}, real, confirmed)
         for one in found:
             lanes[one.symbol].adopt(one.real)
-            self._warn(one)
+            if one.symbol in self.positions.locked:
+                self._warn(one)
         return found
 
     def fill(self, lane: Lane, fill: Fill) -> None:
@@ -169,7 +171,7 @@ class Desk:
         self._squared_off[lane.symbol] = day
         reason = "square_off" if lane.intake.last_day == day else "missed_square_off"
         lane.strategy.hold(0.0)
-        lane.fills.adopt(quantity, leaving=EXIT_REASON_CODES[reason])
+        lane.fills.adopt(quantity, now_ns, leaving=EXIT_REASON_CODES[reason])
         lane.strategy_said = (*lane.strategy_said[:2], EXIT_REASON_CODES[reason])
         return Order(lane.symbol, "SELL" if quantity > 0 else "BUY", abs(quantity), reason)
 

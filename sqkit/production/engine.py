@@ -15,7 +15,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -28,10 +27,10 @@ from sqkit.fills import FillStream
 from sqkit.production.desk import Desk
 from sqkit.production.engine_config import Config, Sink
 from sqkit.production.engine_log import EngineLog, served, settings_digest
-from sqkit.production.engine_state import capture, lane_numbers, restore, write_checkpoint
+from sqkit.production.engine_state import EngineState
 from sqkit.production.engine_time import Clock, EngineClock
 from sqkit.production.intake import BarIntake, start_ns
-from sqkit.production.journal import Journal, JournalEntry
+from sqkit.production.journal import JournalEntry
 from sqkit.production.lane import Lane
 from sqkit.production.positions import Fill, Mismatch
 from sqkit.production.reload import warm
@@ -88,7 +87,8 @@ class Engine:
     keep_state
         Whether bars are journalled and state is kept, so that a restart goes on.
     watch
-        Whether the slot is watched for promotions and rollbacks.
+        Whether a thread of the engine's watches the slot for promotions and rollbacks, and writes checkpoints at
+        each new session; without it only `warm_up` and `close` write one.
 
     Examples
     --------
@@ -143,8 +143,7 @@ class Engine:
             warn=self.log.mismatch,
         )
         folder = root / settings.data_dir / ENGINE_FOLDER / config.name
-        self._journal = Journal.open(folder) if keep_state else None
-        self._numbers = lane_numbers(self._journal, config.symbols)
+        self._state = EngineState.open(folder, config) if keep_state else None
         self._lanes = {symbol: self._lane(symbol) for symbol in config.symbols}
         self._day = -1
         self._halt_level: str | None = None
@@ -163,21 +162,15 @@ class Engine:
 
         Never raises: what goes wrong inside is logged, counted, and this bar has no signal.
         """
-        began = time.perf_counter_ns()
-        try:
-            return self._tick(bar, began)
-        except Exception as problem:  # noqa: BLE001 - nothing leaves a tick
-            kind = type(problem).__name__
-            self.log.once(f"tick {kind}", "A tick failed (%s: %s)", kind, problem)
-            return None
+        return self._guarded(bar, self.config.strategy)
 
     def intraday_tick(self, bar: Bar) -> Signal | None:
         """`process_tick` of an intraday engine; another strategy's engine refuses the bar."""
-        return self._strategy_tick(bar, "intraday")
+        return self._guarded(bar, "intraday")
 
     def swing_tick(self, bar: Bar) -> Signal | None:
         """`process_tick` of a swing engine; another strategy's engine refuses the bar."""
-        return self._strategy_tick(bar, "swing")
+        return self._guarded(bar, "swing")
 
     def warm_up(self, history: Mapping[str, BarArrays]) -> dict[str, int]:
         """Let bars pass that end before the first live one, so that it is ready; how many were new, by symbol.
@@ -191,6 +184,7 @@ class Engine:
                 taken[symbol] = lane.warm_up(bars)
         self._day = max([self._day, *(lane.intake.last_day for lane in self._lanes.values())])
         self.checkpoint()
+        self._watch.do_task()  # these bars are in no journal, and a history may take its time
         return taken
 
     def sync_positions(self, real: Mapping[str, int], confirmed: Collection[str] = ()) -> list[Mismatch]:
@@ -243,14 +237,13 @@ class Engine:
         return [signal for signal in signals if signal is not None]
 
     def checkpoint(self) -> None:
-        """Put the whole state onto the disk, so that a restart has less to go through again.
+        """Have the whole state as it is now put onto the disk, beside the ticks: a restart has less to go through.
 
         A disk that fails is said once; the state before stays.
         """
-        if self._journal is not None:
-            captured, position = capture(self._lanes), self._journal.position
-            held = self._desk.positions.snapshot()
-            self._watch.later(lambda: self._write_state(captured, position, held))
+        if self._state is not None:
+            write = self._state.captured(self._lanes, self._desk.positions)
+            self._watch.later(lambda: self._written(write))
 
     def health(self) -> dict[str, Any]:
         """Counters for a status page: what was refused, failed, lost."""
@@ -260,11 +253,12 @@ class Engine:
             "counts": dict(sorted(self.log.counts.items())),
             "halted": self._halt(),
             "locked": sorted(self._desk.positions.locked),
-            "lost_bars": self._journal.lost if self._journal else None,
+            "lost_bars": self._state.journal.lost if self._state else None,
             "lost_records": self._sink.lost,
             "prediction_failures": scorer.failures,
             "refusal": scorer.refusal or None,
             "student_model_version": self.student_model_version,
+            "watch_failures": self._watch.failures,
         }
 
     @property
@@ -299,8 +293,8 @@ class Engine:
         self._watch.close()
         self.log.event("stop", self._clock.now_ns(), **served(self.scorer), counts=dict(self.log.counts))
         self._sink.close()
-        if self._journal is not None:
-            self._journal.close()
+        if self._state is not None:
+            self._state.journal.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -312,10 +306,15 @@ class Engine:
 
     # --- a tick
 
-    def _strategy_tick(self, bar: Bar, strategy: str) -> Signal | None:
-        if strategy == self.config.strategy:
-            return self.process_tick(bar)
-        self._refused(bar, BAR_STATUS_CODES["strategy_mismatch"], self._clock.now_ns())
+    def _guarded(self, bar: Bar, strategy: str) -> Signal | None:
+        began = time.perf_counter_ns()
+        try:
+            if strategy == self.config.strategy:
+                return self._tick(bar, began)
+            self._refused(bar, BAR_STATUS_CODES["strategy_mismatch"], self._clock.now_ns())
+        except Exception as problem:  # noqa: BLE001 - nothing leaves a tick
+            kind = type(problem).__name__
+            self.log.once(f"tick {kind}", "A tick failed (%s: %s)", kind, problem)
         return None
 
     def _tick(self, bar: Bar, began: int) -> Signal | None:
@@ -371,9 +370,11 @@ class Engine:
             record["challengers"] = self._voice.shadows(lane)
         record["latency_us"] = (time.perf_counter_ns() - began) / 1000.0
         self._sink.write(day, record)
-        if self._journal is not None:
+        if self._state is not None:
             said_then = (probability, direction, reason, mode, lock)
-            self._journal.append(self._day, lane.number, status_code, start, now, intake.prices, said_then)
+            self._state.journal.append(
+                self._day, lane.number, status_code, start, now, intake.prices, said_then
+            )
         if not lane.warm:
             return None
         return Signal(
@@ -475,7 +476,8 @@ class Engine:
             parameters=rules.parameters,
         )
         intake = BarIntake(self.config.interval, self._cursor, self._stale_ns)
-        return Lane(symbol, self._numbers[symbol], intake, rules.parameters, fills)
+        number = self._state.numbers[symbol] if self._state else 0
+        return Lane(symbol, number, intake, rules.parameters, fills)
 
     def _start(self, now: int) -> None:
         """Go on where the engine was when it ended, warm what is served, say that it has started."""
@@ -484,18 +486,14 @@ class Engine:
         sets = self._serving.feature_sets()
         for lane in self._lanes.values():
             lane.fit(sets, scorer)
-        self._desk.recording = False
-        about = asdict(self.config)
-        passed = restore(self._journal, self._lanes, self._pass_again, about) if self._journal else 0
-        self._desk.recording = True
+        passed = 0
+        if self._state is not None:
+            self._desk.recording = False
+            passed = self._state.restore(self._lanes, self._desk.positions, self._pass_again)
+            self._desk.recording = True
+            self._written(self._state.captured(self._lanes, self._desk.positions))
         self._day = max(lane.intake.last_day for lane in self._lanes.values())
         self._debug = logger.isEnabledFor(logging.DEBUG)
-        if self._journal is not None:
-            held = self._journal.read_state()
-            if passed or held:
-                self._desk.positions.restore((held or {}).get("positions") or {"locked": (), "open": {}})
-            self._write_state(capture(self._lanes), self._journal.position, self._desk.positions.snapshot())
-        self._halts.read_log()
         warm(scorer)
         self.log.event(
             "start",
@@ -516,11 +514,8 @@ class Engine:
         lane.observe(lambda _problem: None)  # it was logged then
         self._desk.advance(lane, entry.start_ns, entry.direction, entry.mode)
 
-    def _write_state(
-        self, captured: Mapping[str, Any], position: tuple[str, int], held: Mapping[str, Any]
-    ) -> None:
-        assert self._journal is not None
+    def _written(self, write: Callable[[], None]) -> None:
         try:
-            write_checkpoint(self._journal, captured, self._numbers, position, held, asdict(self.config))
+            write()
         except Exception as problem:  # noqa: BLE001 - a disk that fails never stops trading
             self.log.once(f"state {type(problem).__name__}", "the engine's state cannot be kept: %s", problem)

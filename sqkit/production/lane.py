@@ -171,7 +171,8 @@ class Lane:
         A lane that was restored has seen its own bars: with them only what is new here is warmed.
         """
         new = int(np.searchsorted(history.timestamp_ns, self.intake.last_ns, "right"))
-        if new > self.bars_used:
+        reaches = new and history.timestamp_ns[new - 1] == self.intake.last_ns
+        if reaches and new >= self.bars_used:  # one that ends earlier would leave a hole before today's bars
             self._warm_what_is_new(history.rows[:new])
         rows = history.rows[new:]
         if not len(rows):
@@ -219,7 +220,7 @@ class Lane:
         """Hold what a host says is held; exits work on it."""
         self.quantity = quantity
         if quantity != self.fills.quantity:
-            self.fills.adopt(quantity)
+            self.fills.adopt(quantity, self.intake.end_ns)
         side = (quantity > 0) - (quantity < 0)
         target = self.strategy.target
         if side != (target > 0) - (target < 0):

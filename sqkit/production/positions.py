@@ -121,6 +121,10 @@ class Positions:
         wrong = {one.symbol for one in found} - set(confirmed)
         settled = {symbol for symbol in expected if expected[symbol] == real.get(symbol, 0) == 0}
         self.locked = (self.locked | wrong) - settled - set(confirmed)
+        # A trade whose shares are gone ended unseen; the next entry is another one.
+        self._open = {
+            symbol: trade for symbol, trade in self._open.items() if trade.side * real.get(symbol, 0) > 0
+        }
         self.synced = True
         return found
 

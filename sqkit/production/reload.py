@@ -73,6 +73,7 @@ class SlotWatch:
         read_log()
         self._seen = self._look()
         self._task: Callable[[], Any] | None = None
+        self._doing = threading.Lock()  # a host's thread may do it as well
         self._again = True  # what was served was decided before the first look
         self._wake = threading.Event()
         self._stop = False
@@ -107,9 +108,10 @@ class SlotWatch:
 
     def do_task(self) -> None:
         """Do what waits, now."""
-        task, self._task = self._task, None
-        if task is not None:
-            task()
+        with self._doing:
+            task, self._task = self._task, None
+            if task is not None:
+                task()
 
     def check(self) -> bool:
         """Look now; True where something changed and `ready` was renewed."""

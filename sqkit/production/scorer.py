@@ -189,7 +189,11 @@ class StudentScorer:
         self._halts.look()
         found = self._admit()
         same = found.model is not None and found.model.digest == self.digest
-        if same and found.refusal == self.refusal and found.release_name == self.admission.release_name:
+        if (
+            same
+            and found.refusal == self.admission.refusal
+            and found.release_name == self.admission.release_name
+        ):
             return False
         if self.ready and found.refusal and not found.ends_service:
             return False
