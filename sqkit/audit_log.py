@@ -33,6 +33,7 @@ POLICY: Final = "policy"
 DRILL: Final = "drill"
 ATTEST: Final = "attest"
 OBJECTION: Final = "objection"
+MONITOR: Final = "monitor"
 
 STUDENT_OFF: Final = "student_off"
 NO_NEW_ENTRIES: Final = "no_new_entries"
@@ -211,6 +212,16 @@ _KINDS: Final[dict[str, dict[str, Callable[[Any], bool]]]] = {
     ATTEST: {"box": _text, "note": _note, "release": is_release_name, **_SIGNED},
     # A rejection of a candidate, or a fact taken back: the book beside the candidate must hold it.
     OBJECTION: {"model": _digest, "fact": _fact_id, "what": _objection, "reason": _text},
+    # A change of state that monitoring saw, with its evidence; `model` is the first digits of a digest.
+    MONITOR: {
+        "step": _count,
+        "before": _text,
+        "after": _text,
+        "model": _note,
+        "known_at": _text,
+        "reason": _text,
+        "evidence": _object,
+    },
 }
 
 

@@ -8,6 +8,7 @@ not defined is None, with the reason under ``undefined``, never NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -155,41 +156,68 @@ def accuracy_metrics(
     _only_codes("calls", calls, (LONG, FLAT, SHORT))
     _only_codes("outcomes", outcomes, (UP, INSIDE, DOWN, UNKNOWN))
 
+    counts = call_counts(calls, outcomes)
+    shares, undefined = call_shares(counts)
+    scored_decisive, brier, calibration = _probability_metrics(outcomes, probability_up, undefined)
+    kept = ("rows", "calls", "calls_long", "calls_short", "right_long", "right_short", "decisive")
+    return {
+        **shares,
+        "brier": brier,
+        "calibration": calibration,
+        "counts": {name: counts[name] for name in kept} | {"scored_decisive": scored_decisive},
+        "undefined": undefined,
+    }
+
+
+def call_counts(calls: np.ndarray, outcomes: np.ndarray) -> dict[str, int]:
+    """What the shares of `accuracy_metrics` are counted from: counts of a part add up to those of the whole.
+
+    Parameters
+    ----------
+    calls, outcomes
+        As `accuracy_metrics` takes them, codes that are valid; rows of unknown outcome are left out.
+
+    Returns
+    -------
+    dict
+        ``rows``, ``right``, ``calls``, ``calls_long``, ``calls_short``, ``right_long``, ``right_short``,
+        ``decisive``.
+    """
     known = outcomes != UNKNOWN
     call, outcome = calls[known], outcomes[known]
-    right = call == outcome
-    rows = len(call)
-    calls_long, calls_short = _count(call == LONG), _count(call == SHORT)
-    right_long, right_short = _count(right & (call == LONG)), _count(right & (call == SHORT))
-    directional = calls_long + calls_short
-    undefined: dict[str, str] = {}
-    result: dict[str, Any] = {
-        "precision_long": _share(right_long, calls_long, "precision_long", "no LONG call", undefined),
-        "precision_short": _share(right_short, calls_short, "precision_short", "no SHORT call", undefined),
-        "hit_ratio": _share(
-            right_long + right_short, directional, "hit_ratio", "no directional call", undefined
-        ),
-        "accuracy": _share(_count(right), rows, "accuracy", _NO_ROWS, undefined),
-        "coverage": _share(directional, rows, "coverage", _NO_ROWS, undefined),
-        "always_flat_accuracy": _share(
-            _count(outcome == INSIDE), rows, "always_flat_accuracy", _NO_ROWS, undefined
-        ),
-    }
-    scored_decisive, result["brier"], result["calibration"] = _probability_metrics(
-        outcomes, probability_up, undefined
-    )
-    result["counts"] = {
-        "rows": rows,
-        "calls": directional,
-        "calls_long": calls_long,
-        "calls_short": calls_short,
-        "right_long": right_long,
-        "right_short": right_short,
+    right, long, short = call == outcome, call == LONG, call == SHORT
+    return {
+        "rows": len(call),
+        "right": _count(right),
+        "calls": _count(call != FLAT),
+        "calls_long": _count(long),
+        "calls_short": _count(short),
+        "right_long": _count(right & long),
+        "right_short": _count(right & short),
         "decisive": _count(outcome != INSIDE),
-        "scored_decisive": scored_decisive,
     }
-    result["undefined"] = undefined
-    return result
+
+
+def call_shares(counts: Mapping[str, int]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The shares of `accuracy_metrics` from counts, and why one is None."""
+    undefined: dict[str, str] = {}
+    rows, calls = counts["rows"], counts["calls"]
+
+    def share(name: str, part: int, whole: int, reason: str) -> float | None:
+        return _share(part, whole, name, reason, undefined)
+
+    right = counts["right_long"] + counts["right_short"]
+    shares = {
+        "precision_long": share("precision_long", counts["right_long"], counts["calls_long"], "no LONG call"),
+        "precision_short": share(
+            "precision_short", counts["right_short"], counts["calls_short"], "no SHORT call"
+        ),
+        "hit_ratio": share("hit_ratio", right, calls, "no directional call"),
+        "accuracy": share("accuracy", counts["right"], rows, _NO_ROWS),
+        "coverage": share("coverage", calls, rows, _NO_ROWS),
+        "always_flat_accuracy": share("always_flat_accuracy", rows - counts["decisive"], rows, _NO_ROWS),
+    }
+    return shares, undefined
 
 
 def financial_metrics(daily_returns: np.ndarray, trade_net_pnls: np.ndarray) -> dict[str, Any]:

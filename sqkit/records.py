@@ -54,6 +54,8 @@ REASONS: Final[dict[int, str]] = {
 it was refused. ``clock_jump``: nobody knows what time it is, so nobody knows whether the bar is due.
 """
 REASON_CODES: Final[dict[str, int]] = {name: code for code, name in REASONS.items()}
+JUDGED_REASONS: Final = frozenset({"scored", "low_confidence", "out_of_distribution"})
+"""Under these a student was asked about a row: it counts in every metric, FLAT where it abstained."""
 
 EXIT_REASONS: Final[dict[int, str]] = {
     0: "open",
@@ -228,7 +230,7 @@ def _encoded(name: str, record: Mapping[str, Any], kind: str) -> int | float:
     if name in _INSTANTS:
         return 0 if value is None else instant_ns(value)
     if name in _DATES:
-        return _day_of(value)
+        return session_day_of(value)
     if value is None and kind == "float64":
         return float("nan")
     if isinstance(value, bool) or not isinstance(value, int if kind == "int64" else (int, float)):
@@ -249,7 +251,8 @@ def _int64(value: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _day_of(date: str) -> int:
+def session_day_of(date: str) -> int:
+    """A session date as its count of days since 1970-01-01, from ``YYYY-MM-DD``."""
     return session_day(dt.date.fromisoformat(date))
 
 

@@ -189,6 +189,10 @@ class SessionTable:
         self._warn_outside(min(day, answer), max(day, answer))
         return answer
 
+    def number(self, day: int) -> int:
+        """How many sessions lie before a date since 1970-01-01: consecutive sessions have consecutive numbers."""
+        return int(np.searchsorted(self._sessions, day))
+
     def _index(self, days: Any) -> tuple[Any, np.ndarray]:
         asked = np.asarray(days)
         if asked.size == 0:

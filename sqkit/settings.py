@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     student_auto_rollback_confirmation_hours: NonNegative = 12.0
     student_auto_rollback_alpha: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)] = 0.05
     student_behaviour_halt_enabled: bool = False
+    alertmanager_url: str = ""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    metrics_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
 
     # Market and strategy
     market: Literal["nse", "us", "nse_index", "us_index"] = "nse"

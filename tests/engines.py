@@ -175,12 +175,8 @@ class Trading(Slotted):
     def promotion(self, number: int, **decided: Any) -> Any:
         """What is promoted: a model that answers by its number, and its decision."""
         plain = promotion_of(number, self.strategy, self.market)
-        model = student_bytes(
-            self.strategy,
-            bias=number / 100,
-            model_version=plain.content["model_version"],
-            market=self.market,
-        )
+        about = {"model_version": plain.content["model_version"], "market": self.market}
+        model = self.student(number, **about)
         files = {**plain.files, STUDENT_FILE: model, CHECKLIST_FILE: self.checklist(model, **decided)}
         digests = plain.content["digests"] | {
             "model": sha256_bytes(model),
@@ -192,6 +188,10 @@ class Trading(Slotted):
             "symbols": list(self.symbols),
         }
         return replace(plain, files=files, content=content)
+
+    def student(self, number: int, **about: Any) -> bytes:
+        """The model of release number so-and-so."""
+        return student_bytes(self.strategy, bias=number / 100, **about)
 
     def checklist(self, model: bytes, **decided: Any) -> bytes:
         """The decision, under the settings of the project with some in place."""

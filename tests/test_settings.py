@@ -74,6 +74,9 @@ GIVEN = {
     "student_fallback": "baseline",
     "feed_stale_seconds": 180,
     "student_behaviour_halt_enabled": False,
+    "alertmanager_url": "",
+    "metrics_port": 0,
+    "metrics_host": "127.0.0.1",
 }
 
 

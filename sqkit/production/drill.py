@@ -84,6 +84,30 @@ def drill(production: Production, slot_name: str) -> Drilled:
     return Drilled(passed, tuple(steps), took, entry)
 
 
+def rehearsed_rollback(production: Production, slot: Slot) -> tuple[str, tuple[str, ...]]:
+    """Roll a slot back in a scratch folder, as monitoring would, and see that what comes back is served.
+
+    Nothing is recorded.
+
+    Returns
+    -------
+    tuple
+        Digest of the model that is live then, empty for none; and what was done, in words.
+
+    Raises
+    ------
+    SqkitError
+        What would have refused it.
+    """
+    steps: list[str] = []
+    with _scratch_folder() as scratch:
+        place = _scratch_place(production, slot, scratch)
+        target = find_target(place.models_dir, place.state(), automatic=True)
+        expected = target.release.model if target.release else None
+        _roll_back(place, expected, steps, automatic=True)
+    return expected or "", tuple(steps)
+
+
 def _back_from_damage(place: Place, steps: list[str]) -> float:
     before = place.state()
     promote(place, _stand_in(before))
@@ -108,15 +132,15 @@ def _back_to_earlier(place: Place, steps: list[str]) -> float:
     return _roll_back(place, found.release.model if found.release else None, steps)
 
 
-def _roll_back(place: Place, expected: str | None, steps: list[str]) -> float:
+def _roll_back(place: Place, expected: str | None, steps: list[str], *, automatic: bool = False) -> float:
     """A rollback in the scratch folder, held against where it must end; seconds it took."""
     started = time.perf_counter()
     state = place.state()
-    target = find_target(place.models_dir, state)
+    target = find_target(place.models_dir, state, automatic=automatic)
     steps += [_said(place, note) for note in target.notes]
     roll_back(
         place,
-        rollback_content(state, target, reason=_REASON, automatic=False, alert=None, environment=None),
+        rollback_content(state, target, reason=_REASON, automatic=automatic, alert=None, environment=None),
     )
     seconds = time.perf_counter() - started
     served = served_release(place.models_dir, place.slot)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -57,6 +57,9 @@ from sqkit.settings import Settings
 from sqkit.strategystep import EXITS_ONLY, TRADING
 from sqkit.student import StudentModel
 
+if TYPE_CHECKING:
+    from sqkit.production.monitoring import MonitoringService
+
 __all__ = ["Config", "Engine", "Order", "Signal"]
 
 ENGINE_FOLDER: Final = "engine"
@@ -86,6 +89,9 @@ class Engine:
         Told of every trade that was opened or closed: event, symbol, fields of ``records.TRADE_FIELDS``.
     keep_state
         Whether bars are journalled and state is kept, so that a restart goes on.
+    monitor
+        Who watches the live model and is handed every decision; by default, with ``student_monitoring_enabled``
+        and `watch`, one of the engine's own.
     watch
         Whether a thread of the engine's watches the slot for promotions and rollbacks, and writes checkpoints at
         each new session; without it only `warm_up` and `close` write one.
@@ -112,6 +118,7 @@ class Engine:
         sink: Sink | None = None,
         on_trade: Callable[[str, str, dict[str, Any]], None] | None = None,
         keep_state: bool = True,
+        monitor: MonitoringService | None = None,
         watch: bool = True,
     ) -> None:
         root = root.absolute()  # a host may change its folder
@@ -151,6 +158,11 @@ class Engine:
         self._last_stamp: Any = None
         self._last_start = 0
         self._closed = False
+        self._own_monitor: MonitoringService | None = None
+        self._unheard: Callable[[Mapping[str, Any]], None] | None = None
+        self.monitor = monitor
+        if monitor is not None or (watch and settings.student_monitoring_enabled):
+            self._be_monitored(root)
         self._start(now)
         if watch:
             self._watch.start()
@@ -291,6 +303,8 @@ class Engine:
         self._closed = True
         self.checkpoint()
         self._watch.close()
+        if self._own_monitor is not None:
+            self._own_monitor.close()
         self.log.event("stop", self._clock.now_ns(), **served(self.scorer), counts=dict(self.log.counts))
         self._sink.close()
         if self._state is not None:
@@ -366,10 +380,10 @@ class Engine:
             bar,
             (BAR_STATUSES[status_code], intake.missing, ENTRY_LOCKS[lock]),
         )
-        if self._serving.challengers:
+        if self._serving.beside:
             record["challengers"] = self._voice.shadows(lane)
         record["latency_us"] = (time.perf_counter_ns() - began) / 1000.0
-        self._sink.write(day, record)
+        self._keep(day, record)
         if self._state is not None:
             said_then = (probability, direction, reason, mode, lock)
             self._state.journal.append(
@@ -411,7 +425,11 @@ class Engine:
         )  # a feed of a whole market names thousands
         self.log.once(f"{word} {known}".strip(), "%s: a bar was refused: %s", symbol, word)
         day = self._day if self._day >= 0 else int(self._table.local_days(np.array([now]))[0])
-        self._sink.write(day, self._records.refused(bar, word, now))
+        self._keep(day, self._records.refused(bar, word, now))
+
+    def _keep(self, day: int, record: dict[str, Any]) -> None:
+        if self._sink.write(day, record) and self._unheard is not None:
+            self._unheard(record)
 
     def _trade(self, event: str, symbol: str, trade: dict[str, Any]) -> None:
         if self._on_trade is not None:
@@ -478,6 +496,16 @@ class Engine:
         intake = BarIntake(self.config.interval, self._cursor, self._stale_ns)
         number = self._state.numbers[symbol] if self._state else 0
         return Lane(symbol, number, intake, rules.parameters, fills)
+
+    def _be_monitored(self, root: Path) -> None:
+        """Hand what is decided to whoever watches the live model; by default to a service of the engine's own."""
+        from sqkit.production.monitor_wiring import hearing, own_monitor  # an engine without it is lighter
+
+        if self.monitor is None:
+            now_ns = self._clock.now_ns
+            self._own_monitor = own_monitor(self.config, self.settings, root, self.scorer, now_ns)
+            self.monitor = self._own_monitor
+        self._unheard = hearing(self.monitor, self._sink)
 
     def _start(self, now: int) -> None:
         """Go on where the engine was when it ended, warm what is served, say that it has started."""

@@ -14,6 +14,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    MONITOR,
     NO_NEW_ENTRIES,
     OBJECTION,
     POLICY,
@@ -267,10 +268,16 @@ def _objection(entry: Entry, _: _Known) -> _Told:
     return _Told(what, reason=entry["reason"])
 
 
+def _monitor(entry: Entry, _: _Known) -> _Told:
+    about = f" of model {entry['model']}" if entry["model"] else ""
+    return _Told(f"monitoring{about}", entry["before"], entry["after"], entry["reason"])
+
+
 _TELL: Final[Mapping[str, Callable[[Entry, _Known], _Told]]] = {
     ATTEST: _attest,
     DRILL: _drill,
     HALT: _halt,
+    MONITOR: _monitor,
     OBJECTION: _objection,
     POLICY: _policy,
     PROMOTE: _promote,

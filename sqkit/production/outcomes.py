@@ -65,6 +65,9 @@ class DegradationAlert:
         UTC.
     confirmed
         Whether outcomes after the alert confirmed it.
+    restores
+        First digits of the digest that did better on the same bars: a rollback goes there or nowhere. Empty
+        where none was compared.
     """
 
     slot: str
@@ -73,6 +76,7 @@ class DegradationAlert:
     confirmed: bool
     reason: str
     evidence: Mapping[str, Any]
+    restores: str = ""
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,15 @@ class StudentModelPromoter:
                 slot=state.slot,
                 model=alert.model,
             )
+        goes = target.release.model if target.release else ""
+        if alert is not None and not goes.startswith(alert.restores):
+            raise AutoRollbackRefused(
+                f"slot {state.slot}: {alert.restores} did better on the same bars, but the rollback would go to "
+                f"{target.described}; nothing is rolled back",
+                slot=state.slot,
+                model=alert.model,
+                restores=alert.restores,
+            )
         return target
 
     def _rollback_content(

@@ -33,10 +33,13 @@ class Prepared:
     ----------
     at_once
         Whether a rollback put it there: nothing waits then.
+    previous
+        The release before it, to be asked beside it; None where nobody wants to know, or there is none.
     """
 
     scorer: StudentScorer
     at_once: bool
+    previous: StudentScorer | None = None
 
 
 class SlotWatch:
@@ -54,6 +57,8 @@ class SlotWatch:
         Reads the audit log for whoever wants to know; called when anything changes.
     look_for_halt
         Looks for halts that a tick cannot see; called every time.
+    build_previous
+        Makes a scorer of the release before what is served now.
     """
 
     def __init__(
@@ -64,12 +69,14 @@ class SlotWatch:
         served: Callable[[], tuple[str, str, str]],
         read_log: Callable[[], None],
         look_for_halt: Callable[[], None],
+        build_previous: Callable[[], StudentScorer | None] = lambda: None,
     ) -> None:
         self._places = (log_path, model_path.with_name(RELEASE_FILE), model_path)
         self._build = build
         self._served = served
         self._read_log = read_log
         self._look_for_halt = look_for_halt
+        self._build_previous = build_previous
         read_log()
         self._seen = self._look()
         self._task: Callable[[], Any] | None = None
@@ -122,7 +129,7 @@ class SlotWatch:
             return False
         with _giving_way:
             self._read_log()
-            scorer = self._build()
+            scorer, previous = self._build(), self._build_previous()
             warm(scorer)
         if self._look() != seen:  # a change is under way: look again when it is over
             self._again = again
@@ -131,7 +138,7 @@ class SlotWatch:
         if identity(scorer) == self._served():
             self.ready = None
             return False
-        self.ready = Prepared(scorer, scorer.admission.by_rollback)
+        self.ready = Prepared(scorer, scorer.admission.by_rollback, previous)
         return True
 
     def _run(self) -> None:

@@ -60,6 +60,8 @@ class EngineRun:
         The level at which it is halted, as it last said.
     unreadable
         Lines of its file that are no events.
+    interval, market
+        Of its bars.
     """
 
     engine: str
@@ -76,6 +78,8 @@ class EngineRun:
     spans: tuple[Served, ...]
     halted: str | None
     unreadable: int
+    interval: str = ""
+    market: str = ""
 
     @property
     def running(self) -> bool | None:
@@ -222,6 +226,8 @@ def _run(path: Path) -> EngineRun | None:
             spans=_spans(events),
             halted=halts[-1].get("level") if halts else None,
             unreadable=unreadable,
+            interval=str(first.get("interval", "")),
+            market=str(first.get("market", "")),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -12,6 +12,7 @@ from sqkit.audit_log import (
     ATTEST,
     DRILL,
     HALT,
+    MONITOR,
     OBJECTION,
     POLICY,
     PROMOTE,
@@ -147,7 +148,7 @@ def _after(state: SlotState, entry: Entry) -> SlotState:
         return replace(state, drill=entry)
     if kind == POLICY:
         return replace(state, policy=entry)
-    if kind == OBJECTION:  # to a candidate: the slot is as it was
+    if kind in (OBJECTION, MONITOR):  # to a candidate, or what was seen: the slot is as it was
         return state
     return replace(state, halted=entry if kind == HALT else None)  # the only other kind resumes
 

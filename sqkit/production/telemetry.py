@@ -15,6 +15,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,11 +46,14 @@ class LineFile:
     ----------
     lost
         Lines that could not be written.
+    size
+        Bytes in the file; nobody else writes to it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lost = 0
+        self.size = 0
         self._handle = -1
         self._torn = False
         self._said: set[int | None] = set()
@@ -63,6 +67,7 @@ class LineFile:
         try:
             data = b"\n" + line if self._torn else line
             written = os.write(self._handle, data)
+            self.size += written
             self._torn = written != len(data)
             if self._torn:  # the disk filled in the middle of a line; the next one begins anew
                 raise OSError(28, "the line is torn", str(self.path))
@@ -89,6 +94,7 @@ class LineFile:
             self._handle = os.open(
                 self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
             )
+            self.size = os.fstat(self._handle).st_size
         except OSError as problem:
             self._retry_at_ns = now + _RETRY_NS
             self._say(problem)
@@ -124,16 +130,23 @@ class TelemetryWriter:
         Of the engine, for its own file.
     started_ns
         When it started, UTC nanoseconds.
+
+    Attributes
+    ----------
+    heard
+        Told of every record that was written: file below the folder, bytes before and with it, the line. It
+        must not wait.
     """
 
     def __init__(self, folder: Path, name: str, started_ns: int) -> None:
         self.folder = folder
         self._file_name = f"{host_name()}-{os.getpid()}.jsonl"
-        self._day = -1
+        self._day, self._date = -1, ""
         self._records: LineFile | None = None
         own = f"{host_name()}-{os.getpid()}-{name}-{started_ns // 1_000_000}.jsonl"
         self._events = LineFile(folder / ENGINES_FOLDER / own)
         self._lost_before = 0
+        self.heard: Callable[[str, int, int, bytes], None] | None = None
 
     @property
     def lost(self) -> int:
@@ -144,8 +157,13 @@ class TelemetryWriter:
         """Append a record to the file of a session date; False where it was lost."""
         if session_day != self._day or self._records is None:
             self._turn(session_day)
-        assert self._records is not None
-        return self._records.append(_line(record, _OPTIONS))
+        file = self._records
+        assert file is not None
+        line, begins = _line(record, _OPTIONS), file.size
+        kept = file.append(line)
+        if kept and self.heard is not None:
+            self.heard(f"{self._date}/{self._file_name}", begins, file.size, line)
+        return kept
 
     def event(self, record: dict[str, Any]) -> bool:
         """Append a record to the engine's own file."""
@@ -161,8 +179,8 @@ class TelemetryWriter:
         if self._records is not None:
             self._lost_before += self._records.lost
             self._records.close()
-        self._day = session_day
-        self._records = LineFile(self.folder / iso_date(session_day) / self._file_name)
+        self._day, self._date = session_day, iso_date(session_day)
+        self._records = LineFile(self.folder / self._date / self._file_name)
 
 
 def _line(record: dict[str, Any], options: int) -> bytes:

@@ -130,9 +130,12 @@ class TickRecords:
         }
 
 
-def shadow(version: str, digest: str, direction: str, probability: float, reason: str) -> dict[str, Any]:
-    """What a challenger said, beside the decision."""
+def shadow(
+    role: str, version: str, digest: str, direction: str, probability: float, reason: str
+) -> dict[str, Any]:
+    """What a challenger, or the release before the one that is served, said beside the decision."""
     return {
+        "role": role,
         "student_model_version": version,
         "student_model_digest": digest,
         "student_prediction": direction,

@@ -62,16 +62,15 @@ class Voice:
         return scorer.score_codes(features, lane.symbol)
 
     def shadows(self, lane: Lane) -> list[dict[str, Any]]:
-        """What the challengers say; they are recorded and trade nothing."""
+        """What the challengers and the earlier release say; they are recorded and trade nothing."""
         said = []
-        for one in self._serving.challengers:
+        for role, one in self._serving.beside:
             stream = lane.streams.get(one.feature_set.digest) if one.feature_set is not None else None
             if one.ready and (stream is None or not stream.warm):
                 probability, direction, reason = math.nan, FLAT, _WARM_UP
             else:
                 latest = np.empty(0) if stream is None else stream.latest
                 probability, direction, reason = one.score_codes(latest, lane.symbol)
-            said.append(
-                shadow(one.version, one.short_digest, DIRECTIONS[direction], probability, REASONS[reason])
-            )
+            words = DIRECTIONS[direction], probability, REASONS[reason]
+            said.append(shadow(role, one.version, one.short_digest, *words))
         return said

@@ -22,6 +22,7 @@ from sqkit.audit_log import (
     AUDIT_FILE,
     DRILL,
     HALT,
+    MONITOR,
     OBJECTION,
     POLICY,
     PROMOTE,
@@ -53,6 +54,7 @@ _EVENTS: Final = {
     DRILL: "drill.passed",
     ATTEST: "box.attested",
     OBJECTION: "candidate.objected",
+    MONITOR: "monitoring.step",
 }
 _MORE: Final = {
     PROMOTE: ("reduced_control",),
@@ -64,6 +66,7 @@ _MORE: Final = {
     DRILL: ("milliseconds",),
     ATTEST: ("box", "release"),
     OBJECTION: ("fact", "model", "what"),
+    MONITOR: ("after", "before", "evidence", "known_at", "model", "step"),
 }
 _LONGEST_TEXT: Final = 1000
 

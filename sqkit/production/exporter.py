@@ -1,0 +1,207 @@
+"""Prometheus metrics of an engine and its monitoring, at ``http://<metrics_host>:<metrics_port>/metrics``.
+
+`Exporter.observe` counts predictions as they are made and is cheap enough for a tick. Everything else is asked for
+when somebody scrapes: the status of every slot, and how often a channel of alerts failed. A figure that is not
+defined is absent, never NaN. Names end in their unit; what each means stands in its help text.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sqkit.production.monitor_machine import STATES
+from sqkit.records import PREDICTION
+from sqkit.settings import Settings
+
+logger = logging.getLogger("sqkit.production.monitoring")
+
+LATENCY_SECONDS: Final = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+"""Bounds of the buckets of the latency histogram."""
+
+_SLOT: Final = ("slot", "strategy")
+_US_PER_SECOND: Final = 1_000_000.0
+
+Clock = Callable[[], dt.datetime]
+Status = Callable[[], Iterable[Mapping[str, Any]]]
+Failures = Callable[[], Mapping[str, int]]
+
+
+class Exporter:
+    """Metrics in a registry of their own: nothing of a host's is exported, and nothing of ours collides with it.
+
+    Parameters
+    ----------
+    status
+        Gives the status of every slot, one dict each; called at every scrape.
+    failures
+        Gives how often each channel of alerts failed.
+    clock
+        Now, UTC; for the age of the last tick.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        *,
+        failures: Failures = dict,
+        clock: Clock = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self._predictions = Counter(
+            "sqkit_predictions",
+            "Predictions that were recorded.",
+            (*_SLOT, "direction", "source"),
+            registry=self.registry,
+        )
+        self._abstentions = Counter(
+            "sqkit_abstentions",
+            "Predictions on which the student said nothing, by reason.",
+            (*_SLOT, "reason"),
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            "sqkit_prediction_latency_seconds",
+            "Time from a bar's arrival to its record.",
+            _SLOT,
+            buckets=LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self._children: dict[tuple[str, str, str, str, str], _Children] = {}
+        self.registry.register(_StatusCollector(status, failures, clock))
+        self._server: WSGIServer | None = None
+
+    def observe(self, record: Mapping[str, Any]) -> None:
+        """Count a telemetry record; what is no prediction is passed over."""
+        if record.get("event") != PREDICTION:
+            return
+        try:
+            key = (
+                record["slot"],
+                record["strategy"],
+                record["student_prediction"],
+                record["prediction_source"],
+                record["reason"],
+            )
+        except KeyError:
+            return
+        children = self._children.get(key)
+        if children is None:
+            children = self._children[key] = self._children_of(*key)
+        children.prediction.inc()
+        if children.abstention is not None:
+            children.abstention.inc()
+        latency_us = record.get("latency_us")
+        if latency_us is not None:
+            children.latency.observe(latency_us / _US_PER_SECOND)
+
+    def _children_of(self, slot: str, strategy: str, direction: str, source: str, reason: str) -> _Children:
+        return _Children(
+            self._predictions.labels(slot, strategy, direction, source),
+            None if reason == "scored" else self._abstentions.labels(slot, strategy, reason),
+            self._latency.labels(slot, strategy),
+        )
+
+    def start(self, host: str, port: int) -> int:
+        """Serve ``/metrics`` on a daemon thread.
+
+        Parameters
+        ----------
+        port
+            0 takes a free one.
+
+        Returns
+        -------
+        int
+            The port.
+
+        Raises
+        ------
+        OSError
+            Host or port cannot be had.
+        """
+        self._server, _ = start_http_server(port, host, registry=self.registry)
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+def serve_metrics(
+    settings: Settings,
+    status: Status,
+    *,
+    failures: Failures = dict,
+    clock: Clock = lambda: dt.datetime.now(dt.UTC),
+) -> Exporter | None:
+    """An exporter that serves where the settings say; None where they say nowhere, or the port cannot be had.
+
+    An engine does not fail for want of a port: that is one warning.
+    """
+    if not settings.metrics_port:
+        return None
+    exporter = Exporter(status, failures=failures, clock=clock)
+    try:
+        exporter.start(settings.metrics_host, settings.metrics_port)
+    except OSError as problem:
+        logger.warning(
+            "no metrics are served at %s:%d (%s); trading and monitoring go on",
+            settings.metrics_host,
+            settings.metrics_port,
+            problem.strerror or type(problem).__name__,
+            extra={"component": "monitoring"},
+        )
+        return None
+    return exporter
+
+
+class _Children(NamedTuple):
+    """What one kind of prediction counts in, looked up once."""
+
+    prediction: Counter
+    abstention: Counter | None
+    latency: Histogram
+
+
+class _StatusCollector(Collector):
+    """Turns statuses into metrics, at the moment of a scrape."""
+
+    def __init__(self, status: Status, failures: Failures, clock: Clock) -> None:
+        self._status = status
+        self._failures = failures
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric; of a status that cannot be had, that it cannot."""
+        try:
+            slots = {
+                (str(one["slot"]), str(one.get("strategy") or "")): one
+                for one in self._status()
+                if one.get("slot")
+            }
+        except Exception:  # noqa: BLE001 - the scrape is to say so, and to give the rest
+            slots = {}
+        yield _gauge("sqkit_monitoring_up", "Whether any slot is watched.", (), [((), float(bool(slots)))])
+        yield self._failed()
+        for metric in _METRICS:
+            yield _family(metric, slots, self._clock())
+
+    def _failed(self) -> CounterMetricFamily:
+        family = CounterMetricFamily(
+            "sqkit_channel_failures", "Alerts that a channel failed to take.", labels=("channel",)
+        )
+        for channel, number in sorted(self._failures().items()):
+            family.add_metric((channel,), number)
+        return family

@@ -1,0 +1,127 @@
+"""What monitoring says to people: one alert for each thing that is wrong, what will happen, what to type.
+
+From the state of a slot's machine alone; nothing here decides.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from sqkit.production.alerts import Alert
+from sqkit.production.monitor_machine import (
+    ALERTING,
+    CONFIRMING,
+    HALTED,
+    ROLLING_BACK,
+    SEQUENTIAL,
+    VERIFYING,
+    SlotMachine,
+)
+from sqkit.production.monitor_rules import ACCURACY_FLOOR
+from sqkit.records import iso_date, iso_instant
+from sqkit.settings import PREFIX
+
+RESTORED: Final = "rolled_back"
+STOPPED: Final = "student_halted"
+
+
+class Wrong(NamedTuple):
+    """One thing that is wrong: the alert's name, how bad it is, what is said of it, and the figures."""
+
+    name: str
+    severity: str
+    summary: str
+    evidence: dict[str, Any]
+
+
+def wrong_now(machine: SlotMachine) -> list[Wrong]:
+    """Everything that is wrong in a slot now, by name."""
+    found = [_rule(name, said) for name, said in sorted(machine.broken.items())]
+    if machine.state == VERIFYING:
+        model = machine.watch.model if machine.watch else ""
+        said = f"the student was rolled back to {model} by monitoring; it is being verified"
+        found.append(Wrong(RESTORED, "critical", said, {}))
+    if machine.state == HALTED:
+        found.append(Wrong(STOPPED, "critical", f"the student is halted: {machine.reason}", {}))
+    return found
+
+
+def _rule(name: str, said: dict[str, Any]) -> Wrong:
+    if name.startswith(SEQUENTIAL):
+        metric = name.removeprefix(SEQUENTIAL)
+        text = f"{metric}: evidence of a loss, level {said.get('level', 0.0):.0f} of {said.get('threshold', 0.0):.0f} days"
+        return Wrong(name, "critical", text, said)
+    if name == ACCURACY_FLOOR:
+        days = ", ".join(f"{iso_date(day)} {accuracy:.1%}" for day, accuracy in said["days"])
+        text = f"accuracy below {said['floor']:.0%} of the validated {said['validated']:.1%} on {days}"
+        return Wrong(name, "warning", text, said)
+    metric = name.removesuffix("_drop")
+    text = (
+        f"{metric} {said['live']:.1%} over {said['samples']} samples, validated {said['validated']:.1%}: "
+        f"{said['validated'] - said['live']:.1%} lower, {said['threshold']:.1%} alert"
+    )
+    return Wrong(name, "warning", text, said)
+
+
+def alert_of(wrong: Wrong, machine: SlotMachine, strategy: str, since_ns: int) -> Alert:
+    """The alert about one thing that is wrong."""
+    watch = machine.watch
+    return Alert(
+        name=wrong.name,
+        slot=machine.slot,
+        strategy=strategy,
+        model=watch.model if watch else "",
+        model_version=watch.version if watch else "",
+        severity=wrong.severity,
+        since=iso_instant(since_ns),
+        summary=f"slot {machine.slot}: {wrong.summary}",
+        will=what_will_happen(machine),
+        commands=next_commands(machine),
+        evidence=wrong.evidence,
+    )
+
+
+def what_will_happen(machine: SlotMachine) -> str:
+    """What monitoring does next by itself, and when."""
+    confirmation = machine.confirmation
+    if machine.state == CONFIRMING and confirmation is not None:
+        figures = confirmation.figures()
+        proof = f"fresh evidence {figures['live']:.1f} of {figures['needed']:.0f}"
+        if not machine.acts:
+            return f"nothing by itself ({PREFIX}STUDENT_AUTO_ROLLBACK_ENABLED is false); it goes on to confirm ({proof})"
+        if machine.refused:
+            return f"tries again with the next session: {machine.refused}"
+        hours, calls = machine.rules.confirmation_hours, machine.rules.min_samples
+        after = f"not before {hours:g} session hours and {calls} calls after the alert ({figures['calls']} so far)"
+        if not figures["previous"]:
+            return f"halts the student once that is confirmed ({proof}), {after}: there is no earlier release"
+        return (
+            f"rolls back to {figures['previous']} once that is confirmed ({proof}) and it does better on the same bars "
+            f"(evidence {figures['pair']:.1f} of {figures['needed']:.0f}), or halts the student where both are bad; {after}"
+        )
+    if machine.state == ALERTING:
+        return "nothing by itself: a rollback needs the sequential evidence, and that is below its threshold"
+    if machine.state == ROLLING_BACK:
+        return "is being done now"
+    if machine.state == VERIFYING:
+        return (
+            "halts the student if the restored release fails as well; there is no second automatic rollback"
+        )
+    if machine.state == HALTED:
+        return "nothing: a person resumes or promotes; the baseline trades on"
+    return "nothing"
+
+
+def next_commands(machine: SlotMachine) -> tuple[str, ...]:
+    """What a person may type now."""
+    slot = machine.slot
+    look = f"sqkit monitor --slot {slot}"
+    if machine.state == HALTED:
+        return (look, f"sqkit history --slot {slot}", f"sqkit resume --slot {slot} --reason TEXT")
+    if machine.state == VERIFYING:
+        return (look, f"sqkit halt --slot {slot} --reason TEXT")
+    return (
+        look,
+        f"sqkit rollback --slot {slot} --reason TEXT",
+        f"sqkit halt --slot {slot} --reason TEXT",
+    )

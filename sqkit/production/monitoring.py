@@ -1,0 +1,319 @@
+"""`MonitoringService`: watches the live model of a slot, on a thread of its own, never inside a tick.
+
+An engine hands it every telemetry line by a queue; lines of other engines it reads from their files on shared
+storage. One service a slot holds that slot's lock, writes the state and acts; the others wait, and take over when the
+holder dies. It does not know the promoter: `on_breach` does what is asked for. See ``docs/monitoring.md``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from sqkit.files import lock_file
+from sqkit.monitoring_baseline import MonitoringRules
+from sqkit.production.alert_channels import Channels
+from sqkit.production.alerts import Alert
+from sqkit.production.audit import AuditLog
+from sqkit.production.bar_clock import BarClock
+from sqkit.production.monitor_machine import Done, Request, Step
+from sqkit.production.monitor_store import IN_MEMORY, MONITORING_FOLDER, STATE_FILE, MonitorStore
+from sqkit.production.outcomes import DegradationAlert
+from sqkit.production.release_baselines import ReleaseBaselines
+from sqkit.production.slot_monitor import BaselineOf, SlotMonitor
+from sqkit.production.slots import models_folder, slot_named
+from sqkit.production.telemetry import TELEMETRY_FOLDER
+from sqkit.production.telemetry_tail import Line, TelemetryTail
+from sqkit.sessions import load_sessions
+from sqkit.settings import Settings
+
+logger = logging.getLogger("sqkit.production.monitoring")
+COMPONENT: Final = {"component": "monitoring"}
+
+POLL_SECONDS: Final = 1.0
+QUEUE_LINES: Final = 100_000
+_LATEST_DAYS: Final = 3
+
+
+class MonitoringService:
+    """Watches one slot.
+
+    Parameters
+    ----------
+    settings, root
+        Settings, and the project's root.
+    strategy, market, interval
+        Of the slot's bars.
+    baseline_of
+        What a model was validated at, by the first digits of its digest; by default the release says it.
+    on_breach
+        Does a rollback or halt that the evidence asks for and says what came of it; None: nobody does.
+    on_steps
+        Told of changes of state, each slot's in order; told of them again after a restart.
+    channels
+        Where alerts go; by default those of the settings, and nowhere where the state is in memory.
+    state, telemetry
+        The state file and the telemetry folder, by default below the data folder.
+
+    Examples
+    --------
+    ::
+
+        service = MonitoringService(Settings(), strategy="swing", market="us", interval="1d")
+        service.start()                                   # an Engine does this by itself
+        service.evaluate_student_model_performance()      # rolling metrics beside the validated ones
+        service.check_student_model_degradation()         # what is wrong, or None
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        strategy: str,
+        market: str,
+        interval: str,
+        root: Path = Path(),
+        baseline_of: BaselineOf | None = None,
+        on_breach: Callable[[Request], Done] | None = None,
+        on_steps: Callable[[Iterable[Step]], None] | None = None,
+        channels: Channels | None = None,
+        state: Path | str | None = None,
+        telemetry: Path | None = None,
+    ) -> None:
+        self.settings = settings
+        self.slot = slot_named(settings, strategy, root)
+        self.strategy = strategy
+        data = root / settings.data_dir
+        self._folder = data / MONITORING_FOLDER
+        self._state = state if state is not None else self._folder / STATE_FILE
+        self._telemetry = telemetry or data / TELEMETRY_FOLDER
+        models = models_folder(settings, root)
+        log = AuditLog(models, (self.slot.release_path,))
+        self._baseline_of = baseline_of or ReleaseBaselines(models, self.slot, log)
+        self._clock = BarClock(load_sessions(market, settings.sessions_file), interval)
+        self._on_breach = on_breach
+        self._on_steps = on_steps
+        self._channels = channels or (None if state == IN_MEMORY else Channels(settings, root))
+        self._queue: deque[tuple[str, int, int, bytes]] = deque(maxlen=QUEUE_LINES)
+        self._working = threading.RLock()
+        self._wake = threading.Event()
+        self._stop = False
+        self._thread: threading.Thread | None = None
+        self._lock = -1
+        self._store: MonitorStore | None = None
+        self.monitor: SlotMonitor | None = None
+        self._tail: TelemetryTail | None = None
+        self._caught_up = False
+        self.failures = 0
+        self._said: set[str] = set()
+
+    # --- what an engine calls, inside a tick: nothing here waits
+
+    def hear(self, path: str, begins: int, ends: int, line: bytes) -> None:
+        """Take a telemetry line that was written at a place of a file below the telemetry folder."""
+        self._queue.append((path, begins, ends, line))
+        self._wake.set()
+
+    def record_student_prediction(self, record: Mapping[str, Any]) -> None:
+        """Take a telemetry record that is in no file: from a host that writes none.
+
+        It is judged like the others, but no rebuild will find it.
+        """
+        self.hear("", 0, 0, orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    # --- what anybody may ask
+
+    def evaluate_student_model_performance(self) -> dict[str, Any]:
+        """Rolling precision, hit ratio and accuracy of the served model beside the validated ones.
+
+        Returns
+        -------
+        dict
+            Metric to ``value``, ``count`` and ``baseline``; empty before any prediction was judged.
+        """
+        rolling: dict[str, Any] = self.status().get("rolling", {})
+        return rolling
+
+    def check_student_model_degradation(self) -> DegradationAlert | None:
+        """Look now, and say whether the sequential evidence is against the served model; None where it is not."""
+        self.poll()
+        with self._working:
+            return self.monitor.degradation() if self.monitor is not None else None
+
+    def status(self) -> dict[str, Any]:
+        """Everything that is known of the slot, plain JSON; see `sqkit.production.slot_monitor.SlotMonitor.status`."""
+        with self._working:
+            if self.monitor is not None:
+                return self.monitor.status() | {"holder": True}
+        return stored_status(self._state, self.slot.name) | {"holder": False}
+
+    def outcomes(self) -> list[tuple[Any, ...]]:
+        """Judged predictions of the slot with their outcome; see `sqkit.production.monitor_store.MonitorStore.outcomes`."""
+        with self._working:
+            if self._store is not None:
+                return self._store.outcomes(self.slot.name)
+        if not isinstance(self._state, Path) or not self._state.is_file():
+            return []
+        store = MonitorStore(self._state, read_only=True)
+        try:
+            return store.outcomes(self.slot.name)
+        finally:
+            store.close()
+
+    # --- the work
+
+    def start(self) -> None:
+        """Begin to watch, on a thread that ends with the process."""
+        self._thread = threading.Thread(target=self._run, name="sqkit-monitoring", daemon=True)
+        atexit.register(self.close)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take what waits, and end; the lock is free for another one."""
+        atexit.unregister(self.close)
+        self._stop = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._working:
+            self._guarded_poll()
+            self._let_go()
+        if self._channels is not None:
+            self._channels.close()
+
+    def poll(self) -> None:
+        """Do one round: take what came, close bars, act, send alerts.
+
+        Raises
+        ------
+        SqkitError
+            The state cannot be read or written.
+        """
+        with self._working:
+            if not self._holds():
+                return
+            self._take_new()
+            self._send()
+
+    def _run(self) -> None:
+        while not self._stop:
+            self._wake.wait(POLL_SECONDS)
+            self._wake.clear()
+            self._guarded_poll()
+
+    def _guarded_poll(self) -> None:
+        try:
+            self.poll()
+        except Exception as problem:
+            self.failures += 1
+            said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+            if said not in self._said:
+                self._said.add(said)
+                logger.exception("monitoring failed (%s); it tries again", said, extra=COMPONENT)
+
+    def _holds(self) -> bool:
+        """Whether this service is the slot's holder; it becomes that where nobody is."""
+        if self.monitor is not None:
+            return True
+        if self._state != IN_MEMORY:
+            found = lock_file(self._folder / f"{self.slot.name}.lock")
+            if found is None:
+                self._queue.clear()  # the holder reads these lines from their file
+                return False
+            self._lock = found
+        try:
+            self._store = MonitorStore(self._state)
+            self.monitor = SlotMonitor(
+                self.slot.name,
+                self.strategy,
+                self._clock,
+                MonitoringRules.from_settings(self.settings),
+                self._baseline_of,
+                self._store,
+                act=self._on_breach,
+                on_steps=self._on_steps,
+            )
+        except BaseException:
+            self._let_go()
+            raise
+        self._tail = TelemetryTail(self._telemetry, self.slot.name, self.strategy, self.monitor.read)
+        self._caught_up = False
+        if self._on_steps is not None:
+            self._on_steps(self._store.steps_of(self.slot.name))
+        return True
+
+    def _let_go(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        self._store = self.monitor = self._tail = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _take_new(self) -> None:
+        """Lines that were handed over first, then what the files have."""
+        assert self.monitor is not None
+        assert self._tail is not None
+        tail, monitor = self._tail, self.monitor
+        try:
+            if self._caught_up:  # before that the files have more than the queue
+                monitor.take(self._handed_over(), tail.read)
+            days = tail.days()
+            for day in days[-_LATEST_DAYS:] if self._caught_up else days:
+                for lines in tail.new(day):
+                    monitor.take((line.record for line in lines), tail.read)
+            self._caught_up = True
+            monitor.go_on(tail.read)
+        except BaseException:
+            tail.read = dict(monitor.read)
+            self._caught_up = False
+            raise
+
+    def _handed_over(self) -> Iterable[Mapping[str, Any]]:
+        assert self._tail is not None
+        while self._queue:
+            path, begins, ends, data = self._queue.popleft()
+            if path:
+                lines: list[Line] = self._tail.take(path, begins, ends, data)
+                yield from (line.record for line in lines)
+            else:
+                record = orjson.loads(data)
+                if record.get("slot") == self.slot.name:
+                    yield record
+
+    def _send(self) -> None:
+        """Alerts that were kept go out; one that somebody acknowledged does not."""
+        assert self._store is not None
+        assert self.monitor is not None
+        if self._channels is None:
+            return
+        seen = self._store.acknowledged(self.slot.name)
+        for number, stored in self._store.queued(self.slot.name):
+            alert = Alert.from_dict(stored)
+            if alert.fingerprint not in seen or alert.resolved:
+                self._channels.send(alert)
+            self._store.sent(self.slot.name, number)
+        self._channels.repeat(
+            [alert for alert in self.monitor.alerts.firing() if alert.fingerprint not in seen]
+        )
+
+
+def stored_status(state: Path | str, slot: str) -> dict[str, Any]:
+    """The status that a slot's holder kept last; empty where nothing is known."""
+    if not isinstance(state, Path) or not state.is_file():
+        return {}
+    store = MonitorStore(state, read_only=True)
+    try:
+        stored = store.load(slot)
+        status: dict[str, Any] = stored.state["status"] if stored else {}
+        return status
+    finally:
+        store.close()
