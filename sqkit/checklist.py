@@ -45,6 +45,7 @@ from sqkit.checklist_rules import (
 )
 from sqkit.errors import ChecklistInputError
 from sqkit.evidence_grade import evidence_grade, is_graded
+from sqkit.monitoring_baseline import SECTION
 from sqkit.policy_in_force import not_promotable, policy_digest
 from sqkit.settings import GRADES
 
@@ -82,6 +83,7 @@ def generate_promotion_checklist(
     evidence: Mapping[str, Any] | None = None,
     runtime: Mapping[str, Any] | None = None,
     digests: Mapping[str, Any] | None = None,
+    monitoring: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The promotion checklist as plain JSON values.
 
@@ -117,6 +119,9 @@ def generate_promotion_checklist(
     digests
         SHA-256 of ``model``, ``baseline``, ``incumbent``, ``data``, ``predictions``; those of
         ``policy`` and ``policy_in_force`` follow.
+    monitoring
+        ``baseline``, ``rules`` and ``implies``: what the live model is held against, by which rules, and what these
+        imply (`sqkit.monitoring_baseline`, `sqkit.monitoring_rates`). Nothing of it decides; None leaves it out.
 
     Raises
     ------
@@ -139,6 +144,7 @@ def generate_promotion_checklist(
         "policy": policy.to_dict(),
         "runtime": dict(runtime or {}),
         "digests": dict.fromkeys(_DIGESTS) | dict(digests or {}),
+        **({} if monitoring is None else {SECTION: monitoring}),
     }
     plain = plain_json(inputs, "checklist")
     derived = _derive(plain)

@@ -12,8 +12,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sqkit.checklist_commands import promotion_commands, rollback_procedure
+from sqkit.checklist_monitoring import monitoring_section
 from sqkit.checklist_signoffs import SignOffs, boxes_section, signatures_section
 from sqkit.checklist_tables import digest_section, evidence_section, inline, integrity_section, table
+from sqkit.monitoring_baseline import SECTION
 
 TOLERANCE: Final = 1e-12
 """Rounding error that still counts as having reached a threshold."""
@@ -47,6 +49,7 @@ def render_markdown(checklist: Mapping[str, Any], signoffs: SignOffs | None = No
         _verdict_section(checklist),
         evidence_section(checklist["evidence"]),
         integrity_section(checklist["integrity"]),
+        *([monitoring_section(checklist[SECTION])] if SECTION in checklist else []),
         boxes_section(checklist["evidence"], signoffs),
         signatures_section(checklist["policy"]["required_approvals"], signoffs),
         promotion_commands(checklist),

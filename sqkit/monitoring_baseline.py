@@ -80,7 +80,7 @@ class MonitoringBaseline:
     called_bars, long_called_bars
         Bars on which at least one symbol had a directional, or a LONG, call.
     behaviour
-        What the model usually does, by minute of the session; see `sqkit.production.behaviour`. None where it is
+        What the model usually does, by minute of the session; see `sqkit.behaviour_windows`. None where it is
         not known.
     """
 
@@ -155,3 +155,30 @@ class MonitoringRules:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> MonitoringRules:
+        """The rules that `to_dict` gave.
+
+        Raises
+        ------
+        KeyError, TypeError
+            A rule is missing, or no finite number.
+        """
+        values = {field.name: stored[field.name] for field in fields(cls)}
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+                raise TypeError(f"{SECTION}: {name}={value!r} is no number")
+        return cls(**values)
+
+    @classmethod
+    def of_checklist(cls, checklist: Mapping[str, Any] | None) -> MonitoringRules | None:
+        """The rules that a decision states; None where it has no such section.
+
+        Raises
+        ------
+        KeyError, TypeError
+            As `from_dict`; the section is of another form.
+        """
+        section = (checklist or {}).get(SECTION)
+        return None if section is None else cls.from_dict(section["rules"])

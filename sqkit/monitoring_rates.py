@@ -1,7 +1,7 @@
 """What monitoring settings imply for a validated model: how often they alert by chance, how soon they see a loss.
 
 Simulated with fixed seeds, by the session day and by the outcomes of labels that do not overlap. Calls of one bar
-and day move together: a day's miss rate is drawn first, so that a day holds as much information as the validation's
+move together, where need be those of one day as well, so that a day holds as much information as the validation's
 effective counts say. A quarter has 63 session days. Delays are medians.
 """
 
@@ -29,6 +29,14 @@ RULES: Final = (
     "sequential_precision_long",
     "sequential_hit_ratio",
 )
+
+_ADVICE: Final = {
+    "precision_drop": "ask for a larger drop or a longer window",
+    "hit_ratio_drop": "ask for a larger drop or a longer window",
+    "accuracy_floor": "set a lower floor or more days",
+    "sequential_precision_long": "set more days between false alerts",
+    "sequential_hit_ratio": "set more days between false alerts",
+}
 
 SHIFTS: Final = (0.03, 0.05, 0.08, 0.12, 0.18, 0.25)
 """As `sqkit.production.detectors.SHIFTS`; the hall does not know production, a test holds both together."""
@@ -113,8 +121,8 @@ def mixture_step(
     misses
         float64 (paths,), in [0, 1].
     """
-    gains: np.ndarray = 1.0 + bets * (misses - miss_rate)[:, None]
-    return (weight + levels) * gains
+    after: np.ndarray = (weight + levels) * (1.0 + bets * (misses - miss_rate)[:, None])
+    return after
 
 
 def _nothing(reason: str) -> dict[str, Any]:
@@ -176,7 +184,8 @@ class _Series:
         a_day = max(rate.effective / days, 1e-6)
         if baseline.bars_per_session == 1:
             return cls(steps, rate.rate, spread / a_day, 0.0, baseline.horizon_bars)
-        within = max(rate.count / days / baseline.horizon_bars, a_day)
+        # Calls of one step move together as far as it takes; only what is left then belongs to the day.
+        within = max(min(rate.count / days / baseline.horizon_bars, steps), a_day)
         return cls(steps, rate.rate, spread * (1.0 / a_day - 1.0 / within), spread * steps / within, 1)
 
     def paths(self, days: int) -> np.ndarray:
@@ -196,7 +205,7 @@ def _rolling(
 ) -> dict[str, Any]:
     """A rolling window: the metric of its outcomes lies so far below the validated one."""
     if rate is None:
-        return _nothing(f"the validation has no {metric}")
+        return _nothing(f"can never fire: the validation has no {metric}")
     steps = max(min(round(baseline.bars_per_session / baseline.horizon_bars), _MOST_STEPS), 1)
     series = _Series.of(rate, baseline, steps=steps)
     burn_in = min(math.ceil(rules.window_hours / _HOURS_PER_DAY) + 1, YEAR_DAYS)
@@ -204,11 +213,11 @@ def _rolling(
     first = np.searchsorted(hours, hours - rules.window_hours, "right")
     last = np.arange(1, len(hours) + 1)
     samples = (last - first) * rate.count / max(baseline.session_days, 1) / steps
-    most = float(samples.max())
-    if most < rules.min_samples:
+    if samples.max() < rules.min_samples:
+        possible = (last - first).max() / steps * baseline.bars_per_session * baseline.symbols
         return _nothing(
-            f"a window of {rules.window_hours:g} hours holds {most:.3g} samples at best, "
-            f"{rules.min_samples} are asked for"
+            f"{'can never fire' if possible < rules.min_samples else 'does not usually fire'}: a window of "
+            f"{rules.window_hours:g} hours holds {samples.max():.3g} samples, {rules.min_samples} are asked for"
         )
     enough = samples >= rules.min_samples - 1e-9
     paths, begin = series.paths(burn_in + YEAR_DAYS), burn_in * steps
@@ -227,9 +236,9 @@ def _floor(baseline: MonitoringBaseline, rules: MonitoringRules) -> dict[str, An
     """The accuracy floor: so many days in a row below a share of the validated accuracy."""
     rate, needed = baseline.accuracy, rules.accuracy_floor_days
     if rate is None or rules.accuracy_floor_ratio <= 0.0:
-        return _nothing("there is no floor" if rate else "the validation has no accuracy")
+        return _nothing(f"can never fire: {'there is no floor' if rate else 'the validation has no accuracy'}")
     if needed > YEAR_DAYS:
-        return _nothing(f"{needed} days in a row are more than a year")
+        return _nothing(f"does not usually fire: {needed} days in a row are more than a year")
     series = _Series.of(rate, baseline, steps=1)
     paths, hours = series.paths(needed + YEAR_DAYS), _HOURS_PER_DAY * np.arange(needed + YEAR_DAYS)
 
@@ -289,9 +298,9 @@ class _Stream:
     a_day, days_between
         Outcomes a session day, or session days from one to the next; one of them is 1.
     calls
-        Of one outcome.
+        Independent ones of one outcome: those of one bar move together.
     together
-        Variance of a day's miss rate, as a share of the most it can be.
+        Variance of a day's miss rate, as a share of the most it can be, where that does not explain it all.
     """
 
     bound: float
@@ -304,15 +313,14 @@ class _Stream:
     @classmethod
     def of(cls, rate: Rate, called_bars: int, baseline: MonitoringBaseline, bound: float) -> _Stream:
         """The stream of a metric whose calls came on so many bars."""
-        outcomes = called_bars / max(baseline.session_days, 1) / baseline.horizon_bars
-        a_day, days_between = max(round(outcomes), 1), max(round(1.0 / outcomes), 1)
-        calls = max(round(rate.count / called_bars), 1)
-        effective = rate.effective / max(baseline.session_days, 1)
-        if outcomes < 1.0:  # a stream rests for days; what one bar holds counts
-            a_day, effective = 1, rate.effective / called_bars
-        else:
-            days_between = 1
-        together = min(max(1.0 / effective - 1.0 / (calls * a_day), 0.0), 0.9)
+        days = max(baseline.session_days, 1)
+        outcomes = called_bars / days / baseline.horizon_bars
+        a_day = max(round(outcomes), 1)
+        days_between = 1 if outcomes >= 1.0 else round(1.0 / outcomes)
+        # A stream that rests for days knows what one bar of it does.
+        effective = rate.effective / days if outcomes >= 1.0 else rate.effective / called_bars
+        calls = max(min(int(effective / a_day), round(rate.count / called_bars)), 1)
+        together = min(max(1.0 / max(effective, 1e-6) - 1.0 / (calls * a_day), 0.0), 0.9)
         return cls(bound, 1.0 - rate.rate, a_day, days_between, calls, together)
 
     def misses(self, random: np.random.Generator, loss: float) -> np.ndarray:
@@ -331,10 +339,10 @@ def _sequential(
 ) -> dict[str, Any]:
     """A sequential detector; its level is that of one stream times their number, for they see nearly the same."""
     if rate is None or not called_bars:
-        return _nothing("the validation has no such call")
+        return _nothing("can never fire: the validation has no such call")
     bound = wilson_upper(1.0 - rate.rate, rate.effective)
     if not 0.0 < bound < _HIGHEST_MISS_RATE:
-        return _nothing("the validated rate leaves no room for a loss")
+        return _nothing("can never fire: the validated rate leaves no room for a loss")
     stream = _Stream.of(rate, called_bars, baseline, bound)
     threshold = DETECTORS * rules.days_between_false_alerts
     alerts, _ = _watched(stream, threshold, 0.0)
@@ -367,13 +375,9 @@ def _warnings(found: dict[str, dict[str, Any]]) -> list[str]:
     for name, said in found.items():
         often = said["false_alerts_per_quarter"]
         if not said["can_fire"]:
-            lines.append(f"{name} can never fire: {said['reason']}")
+            lines.append(f"{name} {said['reason']}")
         elif often > 1.0:
-            lines.append(
-                f"{name} fires by chance {often:.3g} times a quarter: ask for a larger drop or a longer window"
-                if name.endswith("_drop")
-                else f"{name} fires by chance {often:.3g} times a quarter: ask for less often, or for a lower floor"
-            )
+            lines.append(f"{name} fires by chance {often:.3g} times a quarter: {_ADVICE[name]}")
     if all(said["delay_days"]["10_points"] is None for said in found.values()):
         lines.append(f"no rule sees a loss of 10 points within {YEAR_DAYS} session days in half of the cases")
     return lines

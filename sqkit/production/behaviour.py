@@ -166,4 +166,5 @@ def _counts(rows: Sequence[Row]) -> np.ndarray:
     """The counts of one bar's rows, float64 (5,)."""
     direction = np.array([_CODES[row[0]] for row in rows], dtype=np.int8)
     probability = np.array([np.nan if row[1] is None else row[1] for row in rows], dtype=np.float64)
-    return bar_counts(np.zeros(len(rows), dtype=np.int64), direction, probability, 1)[0]
+    counts: np.ndarray = bar_counts(np.zeros(len(rows), dtype=np.int64), direction, probability, 1)[0]
+    return counts

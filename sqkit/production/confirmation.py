@@ -130,6 +130,11 @@ class Confirmation:
         return one
 
 
+def in_words(evidence: float) -> str:
+    """Evidence for a person: beyond a million nobody counts."""
+    return "over a million" if evidence >= 1e6 else f"{evidence:,.1f}"
+
+
 def _previous(row: Row) -> Voice | None:
     return next((voice for role, voice in row.shadows if role == PREVIOUS), None)
 

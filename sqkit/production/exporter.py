@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import math
+from collections import Counter as PlainCounter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from wsgiref.simple_server import WSGIServer
@@ -184,24 +185,147 @@ class _StatusCollector(Collector):
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric; of a status that cannot be had, that it cannot."""
+        """Every metric; where no status can be had, that it cannot."""
         try:
-            slots = {
-                (str(one["slot"]), str(one.get("strategy") or "")): one
-                for one in self._status()
-                if one.get("slot")
-            }
-        except Exception:  # noqa: BLE001 - the scrape is to say so, and to give the rest
+            slots = {(one["slot"], one.get("strategy") or ""): one for one in self._status() if "slot" in one}
+        except Exception:  # noqa: BLE001 - the scrape says so, and gives the rest
             slots = {}
-        yield _gauge("sqkit_monitoring_up", "Whether any slot is watched.", (), [((), float(bool(slots)))])
-        yield self._failed()
-        for metric in _METRICS:
-            yield _family(metric, slots, self._clock())
-
-    def _failed(self) -> CounterMetricFamily:
-        family = CounterMetricFamily(
-            "sqkit_channel_failures", "Alerts that a channel failed to take.", labels=("channel",)
+        yield GaugeMetricFamily(
+            "sqkit_monitoring_up", "Whether the status of any slot is known.", value=float(bool(slots))
         )
-        for channel, number in sorted(self._failures().items()):
-            family.add_metric((channel,), number)
+        yield _channel_failures(self._failures())
+        yield _models(slots)
+        yield _records(slots)
+        now = self._clock()
+        for gauge in _GAUGES:
+            yield gauge.family(slots, now)
+
+
+Slots = Mapping[tuple[str, str], Mapping[str, Any]]
+Values = Iterable[tuple[tuple[str, ...], Any]]
+"""Values of the further labels, and the number; one that is undefined is left out."""
+
+
+class _Gauge(NamedTuple):
+    """A gauge of every slot, and how to find it in a status."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    values: Callable[[Mapping[str, Any], dt.datetime], Values]
+
+    def family(self, slots: Slots, now: dt.datetime) -> GaugeMetricFamily:
+        """Its samples."""
+        family = GaugeMetricFamily(self.name, self.help, labels=(*_SLOT, *self.labels))
+        for slot, status in slots.items():
+            for labels, value in self.values(status, now):
+                if value is not None and not math.isnan(value):
+                    family.add_metric((*slot, *labels), value)
         return family
+
+
+def _channel_failures(failures: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(
+        "sqkit_channel_failures", "Alerts that did not arrive, by channel.", labels=("channel",)
+    )
+    for channel, number in sorted(failures.items()):
+        family.add_metric((channel,), number)
+    return family
+
+
+def _models(slots: Slots) -> InfoMetricFamily:
+    family = InfoMetricFamily("sqkit_student_model", "The student that is watched.", labels=_SLOT)
+    for slot, status in slots.items():
+        if status.get("model_digest"):
+            about = {"digest": status["model_digest"], "version": status.get("model_version") or ""}
+            family.add_metric(slot, about)
+    return family
+
+
+def _records(slots: Slots) -> CounterMetricFamily:
+    family = CounterMetricFamily(
+        "sqkit_monitoring_records",
+        "Telemetry records that monitoring took, by what became of them.",
+        labels=(*_SLOT, "kind"),
+    )
+    for slot, status in slots.items():
+        for kind, number in sorted(status.get("counts", {}).items()):
+            family.add_metric((*slot, kind), number)
+    return family
+
+
+def _each(section: str, field: str) -> Callable[[Mapping[str, Any], dt.datetime], Values]:
+    """A field of every metric in a section of the status."""
+
+    def values(status: Mapping[str, Any], now: dt.datetime) -> Values:
+        return [((metric,), said.get(field)) for metric, said in status.get(section, {}).items()]
+
+    return values
+
+
+def _state(status: Mapping[str, Any], now: dt.datetime) -> Values:
+    return [((state,), float(status.get("state") == state)) for state in STATES]
+
+
+def _state_age(status: Mapping[str, Any], now: dt.datetime) -> Values:
+    return [((), _age_seconds([status.get("since")], now))]
+
+
+def _tick_age(status: Mapping[str, Any], now: dt.datetime) -> Values:
+    """A bar is stamped with its start: when it was decided on is nearer to when it came."""
+    heard = [status.get(name) for name in ("last_heard", "last_decision_time", "last_bar_time")]
+    return [((), _age_seconds(heard, now))]
+
+
+def _age_seconds(instants: Sequence[str | None], now: dt.datetime) -> float | None:
+    known = [dt.datetime.fromisoformat(instant) for instant in instants if instant]
+    return (now - max(known)).total_seconds() if known else None
+
+
+def _firing(status: Mapping[str, Any], now: dt.datetime) -> Values:
+    alerts = PlainCounter((alert["name"], alert["severity"]) for alert in status.get("alerts", ()))
+    return sorted(alerts.items())
+
+
+_GAUGES: Final = (
+    _Gauge(
+        "sqkit_rolling_metric_ratio",
+        "Precision of LONG calls, hit ratio and accuracy over the monitoring window.",
+        ("metric",),
+        _each("rolling", "value"),
+    ),
+    _Gauge(
+        "sqkit_rolling_metric_samples",
+        "Judged predictions behind the rolling metric.",
+        ("metric",),
+        _each("rolling", "count"),
+    ),
+    _Gauge(
+        "sqkit_validated_metric_ratio",
+        "The same metric as the model was validated at.",
+        ("metric",),
+        _each("rolling", "baseline"),
+    ),
+    _Gauge(
+        "sqkit_detector_level",
+        "Sequential evidence that the metric fell below its validated value.",
+        ("metric",),
+        _each("detectors", "level"),
+    ),
+    _Gauge(
+        "sqkit_detector_threshold",
+        "Level at which the detector alerts.",
+        ("metric",),
+        _each("detectors", "threshold"),
+    ),
+    _Gauge("sqkit_monitoring_state", "1 for the state that monitoring is in.", ("state",), _state),
+    _Gauge("sqkit_monitoring_state_age_seconds", "Time in this state.", (), _state_age),
+    _Gauge(
+        "sqkit_pending_outcomes",
+        "Predictions whose outcome is not known yet.",
+        (),
+        lambda status, now: [((), status.get("pending_outcomes"))],
+    ),
+    _Gauge("sqkit_last_tick_age_seconds", "Time since a bar was last decided on.", (), _tick_age),
+    _Gauge("sqkit_alerts_firing", "Alerts that fire, by name.", ("alert", "severity"), _firing),
+)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
 from sqkit.production.bar_clock import HOURS_PER_DAY, BarClock
-from sqkit.production.confirmation import Confirmation
+from sqkit.production.confirmation import Confirmation, in_words
 from sqkit.production.detectors import Sprt
 from sqkit.production.live_outcomes import ClosedBar
 from sqkit.production.model_watch import HIT_RATIO, ModelWatch, miss_rate_bound, missed, stream_of
@@ -325,7 +325,7 @@ class SlotMachine:
             self._step(bar, ALERTING, ", ".join(sorted(self.broken)), dict(self.broken), steps)
         elif not self.broken and watch.rules.enough() and self.state != OK:
             self._step(bar, OK, "as validated", {}, steps)
-        elif not self.broken and not watch.rules.enough() and self.state != INCONCLUSIVE:
+        elif not self.broken and watch.rules.thinned() and self.state != INCONCLUSIVE:
             self._step(bar, INCONCLUSIVE, "too few outcomes in the window", {}, steps)
 
     def _confirm(self, bar: ClosedBar, hours: float, steps: list[Step]) -> None:
@@ -476,7 +476,7 @@ class SlotMachine:
 def _why(confirmation: Confirmation, *, once: bool) -> str:
     """The reason of a rollback or halt, for the audit log."""
     said = (
-        f"{confirmation.metric} is worse than validated (fresh evidence {confirmation.live.value:.1f}, "
+        f"{confirmation.metric} is worse than validated (fresh evidence {in_words(confirmation.live.value)}, "
         f"{1.0 / confirmation.figures()['alpha']:.0f} needed)"
     )
     if once:

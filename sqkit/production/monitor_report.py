@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sqkit.metrics import call_counts, call_shares
+from sqkit.production.confirmation import in_words
 from sqkit.production.monitor_rules import SAMPLES
 
 Outcome = tuple[Any, ...]
@@ -33,8 +34,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     confirmation = status["confirmation"]
     if confirmation:
         lines.append(
-            f"  confirmation   fresh evidence {confirmation['live']:.3g}, of the earlier release being better "
-            f"{confirmation['pair']:.3g}, of its failing {confirmation['archived']:.3g}; "
+            f"  confirmation   fresh evidence {in_words(confirmation['live'])}, of the earlier release being better "
+            f"{in_words(confirmation['pair'])}, of its failing {in_words(confirmation['archived'])}; "
             f"{confirmation['needed']:g} is enough; {confirmation['calls']} calls"
         )
     lines.append(

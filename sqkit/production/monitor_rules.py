@@ -128,16 +128,22 @@ class ThresholdRules:
         self._rules = rules
         accuracy = baseline.accuracy.rate if baseline.accuracy else 0.0
         self.rolling = RollingMetrics(rules.window_hours)
+        self._been_enough = False
         self.floor = AccuracyFloor(rules.accuracy_floor_ratio * accuracy, rules.accuracy_floor_days)
 
     def add(self, hours: float, day: int, counts: Mapping[str, int]) -> None:
         """Take a closed bar's counts."""
         self.rolling.add(hours, counts)
+        self._been_enough |= self.enough()
         self.floor.add(day, counts)
 
     def enough(self) -> bool:
         """Whether the window holds samples enough to say that all is well."""
         return self.rolling.counts["calls"] >= self._rules.min_samples
+
+    def thinned(self) -> bool:
+        """Whether it held enough of them once, and does not any more."""
+        return self._been_enough and not self.enough()
 
     def breaches(self) -> dict[str, dict[str, Any]]:
         """Rules that are broken now, with their figures; a rule without samples enough says nothing."""
@@ -176,9 +182,14 @@ class ThresholdRules:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"floor": self.floor.state(), "rolling": self.rolling.state()}
+        return {
+            "been_enough": self._been_enough,
+            "floor": self.floor.state(),
+            "rolling": self.rolling.state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.rolling.restore(state["rolling"])
+        self._been_enough = state["been_enough"]
         self.floor.restore(state["floor"])

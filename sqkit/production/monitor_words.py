@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from sqkit.production.alerts import Alert
+from sqkit.production.confirmation import in_words
 from sqkit.production.monitor_machine import (
     ALERTING,
     CONFIRMING,
@@ -86,7 +87,7 @@ def what_will_happen(machine: SlotMachine) -> str:
     confirmation = machine.confirmation
     if machine.state == CONFIRMING and confirmation is not None:
         figures = confirmation.figures()
-        proof = f"fresh evidence {figures['live']:.1f} of {figures['needed']:.0f}"
+        proof = f"fresh evidence {in_words(figures['live'])} of {figures['needed']:.0f}"
         if not machine.acts:
             return f"nothing by itself ({PREFIX}STUDENT_AUTO_ROLLBACK_ENABLED is false); it goes on to confirm ({proof})"
         if machine.refused:
@@ -97,7 +98,7 @@ def what_will_happen(machine: SlotMachine) -> str:
             return f"halts the student once that is confirmed ({proof}), {after}: there is no earlier release"
         return (
             f"rolls back to {figures['previous']} once that is confirmed ({proof}) and it does better on the same bars "
-            f"(evidence {figures['pair']:.1f} of {figures['needed']:.0f}), or halts the student where both are bad; {after}"
+            f"(evidence {in_words(figures['pair'])} of {figures['needed']:.0f}), or halts the student where both are bad; {after}"
         )
     if machine.state == ALERTING:
         return "nothing by itself: a rollback needs the sequential evidence, and that is below its threshold"

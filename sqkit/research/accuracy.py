@@ -169,6 +169,10 @@ class AccuracyAnalyzer:
             rows &= candidate["baseline_direction"] != FLAT
         return rows
 
+    def said(self, symbol: str) -> dict[str, np.ndarray]:
+        """What the candidate said about every bar of a symbol, judged or not; `records.PREDICTION_FIELDS` in part."""
+        return self._records[symbol, "candidate"].columns
+
     def pooled(
         self, role: str, *, symbols: list[str] | None = None, acted_on: bool = False
     ) -> dict[str, np.ndarray]:

@@ -28,10 +28,13 @@ from sqkit.checklist_rules import thresholds_passed, unrounded_deltas
 from sqkit.errors import ArtifactChanged, UsageError
 from sqkit.files import read_json, sha256_json, write_json, write_text
 from sqkit.metrics import adequacy_counts, financial_metrics, seven_metrics
+from sqkit.monitoring_baseline import MonitoringRules
+from sqkit.monitoring_rates import implied
 from sqkit.research.accuracy import AccuracyAnalyzer, read_results
 from sqkit.research.evidence import gather_evidence
 from sqkit.research.evidence_inputs import evidence_inputs, is_named_baseline
 from sqkit.research.integrity import integrity_items
+from sqkit.research.live_baseline import live_baseline
 from sqkit.research.power import would_suffice_line
 from sqkit.research.stored_values import same_values
 from sqkit.settings import GRADES
@@ -62,6 +65,7 @@ def decide(
     policy: Policy,
     timestamp: str,
     in_force: dict[str, Any] | None = None,
+    rules: MonitoringRules | None = None,
 ) -> dict[str, Any]:
     """Judge the stored artifacts of a validation and write the checklist's two forms and the evidence.
 
@@ -71,7 +75,7 @@ def decide(
         Folder of ``validation_results.json`` and the prediction files.
     output
         Where the checklist goes.
-    policy, timestamp, in_force
+    policy, timestamp, in_force, rules
         What to judge by, and when; see `sqkit.research.run_policy.JudgedBy`.
 
     Raises
@@ -79,7 +83,7 @@ def decide(
     ArtifactChanged
         A stored artifact is missing or differs from its digest.
     """
-    judged = judge(validated, policy, timestamp, in_force)
+    judged = judge(validated, policy, timestamp, in_force, rules)
     write_json(output / CHECKLIST_FILE, judged.checklist)
     write_text(output / CHECKLIST_PAGE, render_markdown(judged.checklist))
     write_json(output / EVIDENCE_FILE, judged.evidence)
@@ -95,7 +99,11 @@ class Judgement:
 
 
 def judge(
-    validated: Path, policy: Policy, timestamp: str, in_force: dict[str, Any] | None = None
+    validated: Path,
+    policy: Policy,
+    timestamp: str,
+    in_force: dict[str, Any] | None = None,
+    rules: MonitoringRules | None = None,
 ) -> Judgement:
     """Everything a decision says, computed again from stored predictions, returns and policy.
 
@@ -162,6 +170,7 @@ def judge(
         },
         runtime=results["runtime"],
         digests=results["digests"],
+        monitoring=_monitoring(results, analyzer, rules),
     )
     evidence = {
         "calibration": found.calibration,
@@ -211,6 +220,20 @@ def _require_unchanged(validated: Path, results: dict[str, Any], analyzer: Accur
                 f"{validated / what}: does not follow from the stored predictions and returns; validate again",
                 path=str(validated),
             )
+
+
+def _monitoring(
+    results: dict[str, Any], analyzer: AccuracyAnalyzer, rules: MonitoringRules | None
+) -> dict[str, Any] | None:
+    """What the live model is held against, the rules it would be watched by, and what they imply."""
+    if rules is None:
+        return None
+    baseline = live_baseline(results, analyzer)
+    return {
+        "baseline": baseline.to_dict(),
+        "implies": implied(baseline, rules),
+        "rules": rules.to_dict(),
+    }
 
 
 def _context(analyzer: AccuracyAnalyzer, accuracy: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

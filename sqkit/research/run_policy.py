@@ -14,6 +14,7 @@ from sqkit.artifacts import RESULTS_FILE
 from sqkit.audit_log import read_audit
 from sqkit.checklist_inputs import Policy
 from sqkit.errors import ArtifactChanged
+from sqkit.monitoring_baseline import MonitoringRules
 from sqkit.policy_in_force import DEFAULT_SLOT, accepted_policy, held_against, policy_of_run, slot_of
 from sqkit.research.accuracy import read_results
 from sqkit.settings import Settings
@@ -21,17 +22,20 @@ from sqkit.settings import Settings
 
 @dataclass(frozen=True)
 class JudgedBy:
-    """What a run is judged by, and what the checklist keeps of the policy in force.
+    """What a run is judged by, and what the checklist keeps of the policy in force and of monitoring.
 
     Attributes
     ----------
     in_force
         Digest of the accepted policy and what is looser (`sqkit.policy_in_force.held_against`); None
         where none was ever accepted.
+    rules
+        By which the model would be watched; None says nothing of it.
     """
 
     policy: Policy
     in_force: dict[str, Any] | None = None
+    rules: MonitoringRules | None = None
 
 
 def judged_by(
@@ -66,7 +70,8 @@ def judged_by(
         min_hit_ratio_uplift=hit_ratio_uplift,
         min_sharpe_uplift=sharpe_uplift,
     )
-    return JudgedBy(policy, held_against(policy, accepted_policy(entries, slot)))
+    in_force = held_against(policy, accepted_policy(entries, slot))
+    return JudgedBy(policy, in_force, MonitoringRules.from_settings(settings))
 
 
 def policy_with(

@@ -28,6 +28,7 @@ from sqkit.errors import ArtifactChanged, FeatureSetError
 from sqkit.files import read_json, sha256_file, sha256_json
 from sqkit.metrics import financial_metrics
 from sqkit.model_file import STUDENT_FILE
+from sqkit.monitoring_baseline import MonitoringRules
 from sqkit.research.accuracy import AccuracyAnalyzer
 from sqkit.research.decision import judge
 from sqkit.research.integrity import model_facts
@@ -215,11 +216,12 @@ def check_model(stored: Stored, notes: Notes) -> list[Difference]:
 
 
 def check_decision(stored: Stored, notes: Notes) -> list[Difference]:
-    """Checklist and evidence, judged again under the checklist's own policy and timestamp."""
+    """Checklist and evidence, judged again under the checklist's own policy, rules of monitoring and timestamp."""
     if not stored.checklist:
         return []
     policy, in_force = Policy.from_dict(stored.checklist["policy"]), stored.in_force
-    computed = judge(stored.folder, policy, stored.checklist["timestamp"], in_force)
+    rules = MonitoringRules.of_checklist(stored.checklist)
+    computed = judge(stored.folder, policy, stored.checklist["timestamp"], in_force, rules)
     kept = stored.folder / EVIDENCE_FILE
     return [
         *value_differences(stored.checklist, computed.checklist, CHECKLIST_FILE),
