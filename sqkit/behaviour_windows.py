@@ -70,7 +70,7 @@ def bucket_of(bar_in_session: Any, bar_minutes: int, buckets: int) -> Any:
 
 
 def silence_after(silence: float, calls: float, expected_calls: float) -> float:
-    """Calls that would have been expected since the last one, after one more bar."""
+    """Calls that were expected since the last one, after one more bar; see `Usual.expected_calls`."""
     return 0.0 if calls else silence + expected_calls
 
 
@@ -118,8 +118,18 @@ class Usual:
         )
 
     def expected_calls(self, counts: np.ndarray, bucket: np.ndarray) -> np.ndarray:
-        """Calls expected of each bar's rows; float64 (n,)."""
-        expected: np.ndarray = counts[:, ROWS] * self.means[bucket, 0]
+        """Calls expected of each bar's scored rows, float64 (n,): a warm-up is no silence.
+
+        Parameters
+        ----------
+        counts
+            float64 (n, 5), as `bar_counts` gives them.
+        bucket
+            int (n,), bucket of each bar.
+        """
+        scored = 1.0 - self.means[bucket, 2]
+        often = self.means[bucket, 0] / np.where(scored > 0.0, scored, 1.0)
+        expected: np.ndarray = (counts[:, ROWS] - counts[:, UNSCORED]) * often
         return expected
 
 

@@ -236,7 +236,9 @@ def _floor(baseline: MonitoringBaseline, rules: MonitoringRules) -> dict[str, An
     """The accuracy floor: so many days in a row below a share of the validated accuracy."""
     rate, needed = baseline.accuracy, rules.accuracy_floor_days
     if rate is None or rules.accuracy_floor_ratio <= 0.0:
-        return _nothing(f"can never fire: {'there is no floor' if rate else 'the validation has no accuracy'}")
+        return _nothing(
+            f"can never fire: {'there is no floor' if rate else 'the validation has no accuracy'}"
+        )
     if needed > YEAR_DAYS:
         return _nothing(f"does not usually fire: {needed} days in a row are more than a year")
     series = _Series.of(rate, baseline, steps=1)

@@ -18,7 +18,8 @@ import orjson
 from sqkit.bars import CLOSE
 from sqkit.metrics import horizon_outcomes
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules, Rate
-from sqkit.records import DIRECTIONS, DOWN, FLAT, INSIDE, UNKNOWN, UP, iso_date, iso_instant
+from sqkit.records import DIRECTIONS, DOWN, FLAT, INSIDE, REASON_CODES, UNKNOWN, UP, iso_date, iso_instant
+from sqkit.research.usual_behaviour import SaidRows, usual_behaviour
 from sqkit.settings import Settings
 from tests.synthetic_bars import synthetic_bars
 
@@ -161,6 +162,26 @@ def _words(model: str, call: int, *, spoke: bool, reason: str) -> dict[str, Any]
         "student_probability_up": {1: 0.7, -1: 0.3}.get(int(call), 0.55) if spoke else None,
         "reason": "low_confidence" if spoke and not confident else reason,
     }
+
+
+def behaviour_of(market: Market, sessions: range) -> dict[str, Any]:
+    """What the live model usually says, measured as a validation does."""
+    parts = []
+    for name, bars in market.bars.items():
+        days = np.unique(bars.session_days)[sessions.start : sessions.stop]
+        rows = np.isin(bars.session_days, days)
+        calls = market.calls[name][0][rows]
+        said = np.where(calls == 1, 0.7, np.where(calls == -1, 0.3, 0.55))
+        reason = np.where(calls == FLAT, REASON_CODES["low_confidence"], REASON_CODES["scored"])
+        number = np.arange(len(bars.session_days))[rows] % 390
+        parts.append((bars.session_days[rows], number, calls, said, reason))
+    profile = usual_behaviour(
+        SaidRows(*(np.concatenate(column) for column in zip(*parts, strict=True))),
+        bar_minutes=1,
+        symbols=len(market.bars),
+    )
+    assert profile is not None
+    return profile
 
 
 def write_telemetry(folder: Path, records: Iterator[dict[str, Any]], name: str = "host-1.jsonl") -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from sqkit.errors import UsageError
 from sqkit.production import alert_channels
 from sqkit.production.alert_channels import EXPIRY, RESOLVED_FOR, Channels, channel_problems
 from sqkit.production.alerts import ENDED_KEPT, Alert, AlertBook, posted, webhook_event, webhook_id
@@ -77,7 +76,7 @@ def channels(root: Path, clock: Clock | None = None, **settings: Any) -> Iterato
     try:
         yield made
     finally:
-        made.close()
+        made.close(wait_seconds=20)
 
 
 def _posts(receiver: Receiver) -> list[list[dict[str, Any]]]:
@@ -214,59 +213,11 @@ def test_only_what_fires_ends() -> None:
     assert book.recent(10) == []
 
 
-def test_what_a_person_has_seen_is_not_sent_until_it_has_ended() -> None:
-    """Acknowledged by the first digits; its end is told, and its next beginning."""
-    book = AlertBook()
-    book.raise_(DROP, 0, 0.0)
-
-    assert book.acknowledge(DROP.fingerprint[:4], "Ana", "looking", "2025-03-03T10:05:00Z") == DROP
-    assert book.acknowledged(DROP.fingerprint) == {
-        "at": "2025-03-03T10:05:00Z",
-        "by": "Ana",
-        "note": "looking",
-    }
-    assert not book.raise_(DROP, HOUR_NS, 0.0)
-    assert book.firing() == [DROP]
-    assert book.resolve(DROP.fingerprint, "2025-03-03T11:00:00Z") is not None
-    assert book.raise_(DROP, 2 * HOUR_NS, 0.0)
-    assert book.acknowledged(DROP.fingerprint) is None
-
-
-def test_what_is_seen_while_it_is_held_back_stays_unsaid() -> None:
-    """An alert within its cooldown that a person acknowledged is not sent when that is over."""
-    book = AlertBook()
-    book.raise_(DROP, 0, 6.0)
-    book.resolve(DROP.fingerprint, "2025-03-03T11:00:00Z")
-    book.raise_(DROP, HOUR_NS, 6.0)
-    book.acknowledge(DROP.fingerprint, "Ana", "", "2025-03-03T10:05:00Z")
-
-    assert not book.raise_(DROP, 7 * HOUR_NS, 6.0)
-
-
-def test_a_prefix_names_exactly_one_alert() -> None:
-    """None or several is refused, and the line lists what fires."""
-    book = AlertBook()
-    with pytest.raises(UsageError, match="firing: none"):
-        book.acknowledge("ab", "Ana", "", "2025-03-03T10:05:00Z")
-    alerts = [replace(DROP, name=f"rule_{number}") for number in range(17)]
-    for alert in alerts:
-        book.raise_(alert, 0, 0.0)
-    digits = [alert.fingerprint[0] for alert in alerts]
-    twice = next(digit for digit in digits if digits.count(digit) > 1)
-
-    for prefix, words in ((twice, "several"), ("x", "no alert"), ("", "no alert")):
-        with pytest.raises(UsageError, match=words) as refused:
-            book.acknowledge(prefix, "Ana", "", "2025-03-03T10:05:00Z")
-        assert f"{alerts[0].fingerprint} (rule_0)" in str(refused.value)
-    assert not any(book.acknowledged(alert.fingerprint) for alert in alerts)
-
-
 def test_a_book_goes_on_after_a_restart_as_if_there_was_none() -> None:
-    """State through JSON: what fires, what ended, who saw what, and every cooldown."""
+    """State through JSON: what fires, what ended, and every cooldown."""
     book, again = AlertBook(), AlertBook()
     book.raise_(DROP, 0, 6.0)
     book.raise_(HALTED, 0, 6.0)
-    book.acknowledge(HALTED.fingerprint, "Ana", "seen", "2025-03-03T10:05:00Z")
     book.resolve(DROP.fingerprint, "2025-03-03T11:00:00Z")
     again.restore(json.loads(json.dumps(book.state())))
 
@@ -274,7 +225,6 @@ def test_a_book_goes_on_after_a_restart_as_if_there_was_none() -> None:
     for one in (book, again):
         assert not one.raise_(DROP, HOUR_NS, 6.0)
         assert one.raise_(DROP, 6 * HOUR_NS, 6.0)
-        assert one.acknowledged(HALTED.fingerprint) is not None
     assert again.state() == book.state()
 
 
@@ -531,7 +481,22 @@ def test_closing_lets_what_waits_go_out(tmp_path: Path) -> None:
             told.send(HALTED)
         assert len(receiver.requests) == 1
     told.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "sqkit-alertmanager"]
+    _until(lambda: not [one for one in threading.enumerate() if one.name == "sqkit-alertmanager"])
+
+
+def test_more_alerts_than_anybody_reads_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit an alert is not posted, which is counted; those that are known stay."""
+    monkeypatch.setattr(alert_channels, "MOST_ALERTS", 2)
+    alerts = [replace(DROP, name=f"rule_{number}") for number in range(3)]
+    with receiving(200) as receiver:
+        with channels(tmp_path, alertmanager_url=receiver.url) as told:
+            for alert in [*alerts, alerts[0]]:
+                told.send(alert)
+            assert told.failures["alertmanager"] == 1
+            told.repeat(alerts)
+        assert {len(post) for post in _posts(receiver)} <= {1, 2}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,22 @@ import pytest
 
 from sqkit.errors import ConflictError
 from sqkit.production.alert_channels import ALERTS_FILE
-from sqkit.production.monitor_machine import CONFIRMING, OK, ROLLED_BACK, VERIFYING, Done, Request
+from sqkit.production.monitor_machine import (
+    CONFIRMING,
+    HALT,
+    HALTED,
+    OK,
+    ROLLED_BACK,
+    STUDENT_HALTED,
+    VERIFYING,
+    Done,
+    Request,
+)
 from sqkit.production.monitor_rehearsal import Watched, rebuild
 from sqkit.production.monitor_store import MONITORING_FOLDER, STATE_FILE, MonitorStore
 from sqkit.production.monitoring import MonitoringService, stored_status
 from sqkit.settings import Settings
-from tests.monitored import EARLIER, LIVE, Market, baseline_of, write_telemetry
+from tests.monitored import BASELINE, EARLIER, LIVE, Market, baseline_of, behaviour_of, write_telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD, BAD = (0.6, 0.6), (0.45, 0.6)
@@ -41,7 +55,7 @@ def service(root: Path, **more: Any) -> MonitoringService:
         "root": root,
         "baseline_of": baseline_of,
     }
-    return MonitoringService(settings(), **(given | more))
+    return MonitoringService(settings(student_auto_rollback_enabled="on_breach" in more), **(given | more))
 
 
 def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -344,3 +358,135 @@ def test_a_full_disk_stops_no_thread(
     assert one.failures == 2
     assert one.status()["counts"]["predictions"] == 4 * 390 * 3
     one.close()
+
+
+# --- what needs no outcome, and what only a clock knows
+
+
+@pytest.fixture(scope="module")
+def usual() -> Market:
+    """Twenty symbols whose model behaves as usual."""
+    return Market(14, {0: GOOD}, symbols=20, seed=5)
+
+
+def behaving(usual: Market) -> Any:
+    """What a model was validated at, its behaviour included: measured on the first sessions of the market."""
+    profile = behaviour_of(usual, range(12))
+    return lambda model: (
+        replace(BASELINE, behaviour=profile, symbols=20) if model == LIVE else baseline_of(model)
+    )
+
+
+def all_long(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a model that calls everything LONG."""
+    return {**record, "student_prediction": "LONG", "student_probability_up": 0.99, "reason": "scored"}
+
+
+def never(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a model that never says anything."""
+    return {**record, "student_prediction": "FLAT", "student_probability_up": None, "reason": "error"}
+
+
+@pytest.mark.parametrize("fault", [all_long, never])
+def test_a_model_that_behaves_oddly_alerts_within_five_minutes(
+    fault: Any, tmp_path: Path, usual: Market
+) -> None:
+    """Long before any outcome says so; by default nothing is done about it."""
+    folder = tmp_path / "data/telemetry"
+    records = list(usual.records(range(12, 14)))
+    breaks = 20 * (390 + 100)
+    one = service(tmp_path, baseline_of=behaving(usual))
+    write_telemetry(folder, iter(records[:breaks]))
+    one.poll()
+    assert one.status()["behaviour"] == {}
+    write_telemetry(folder, (fault(record) for record in records[breaks : breaks + 20 * 6]))
+    one.poll()
+    status = one.status()
+    one.close()
+
+    assert status["behaviour"]
+    alert = next(alert for alert in status["alerts"] if alert["name"].startswith("behaviour_"))
+    assert "behaviour never rolls back" in alert["will"]
+    assert status["state"] == OK
+
+
+def test_behaviour_may_halt_where_it_is_allowed_to(tmp_path: Path, usual: Market) -> None:
+    """With `student_behaviour_halt_enabled` the student is halted, and nothing else is ever asked for."""
+    folder = tmp_path / "data/telemetry"
+    records = list(usual.records(range(12, 14)))
+    breaks = 20 * (390 + 100)
+    write_telemetry(folder, iter(records[:breaks]))
+    write_telemetry(folder, (all_long(record) for record in records[breaks : breaks + 20 * 6]))
+    asked: list[Request] = []
+
+    def halts(request: Request) -> Done:
+        asked.append(request)
+        return Done(STUDENT_HALTED, reason=request.reason)
+
+    one = MonitoringService(
+        settings(student_behaviour_halt_enabled=True),
+        strategy="intraday",
+        market="us",
+        interval="1m",
+        root=tmp_path,
+        baseline_of=behaving(usual),
+        on_breach=halts,
+    )
+    one.poll()
+    status = one.status()
+    one.close()
+
+    assert [request.kind for request in asked] == [HALT]
+    assert "does not behave as validated" in asked[0].reason
+    assert status["state"] == HALTED
+
+
+def test_no_bar_while_the_market_is_open_alerts_and_changes_no_state(tmp_path: Path, market: Market) -> None:
+    """Only a clock knows it; the alert ends with the next bar, and over night nothing is wrong."""
+    records = list(market.records(range(2)))
+    now = [0]
+    one = service(tmp_path, now_ns=lambda: now[0])
+    write_telemetry(tmp_path / "data/telemetry", iter(records[: 390 * 3 + 300]))
+    last = int(dt.datetime.fromisoformat(records[390 * 3 + 299]["decision_time"]).timestamp()) * 10**9
+
+    def names(at_ns: int) -> list[str]:
+        now[0] = at_ns
+        one.poll()
+        return [alert["name"] for alert in one.status()["alerts"]]
+
+    assert "feed_stale" not in names(last + 60 * 10**9)
+    assert "feed_stale" in names(last + 600 * 10**9)
+    before = one.status()["state"]
+    assert one.status()["feed_age_seconds"] == 600
+    assert "feed_stale" not in names(last + 8 * 3600 * 10**9)
+    assert one.status()["state"] == before
+    one.close()
+
+
+def test_metrics_are_served_where_the_settings_say(tmp_path: Path, market: Market) -> None:
+    """A scrape over HTTP has the model, the state and the records that this process's engine made."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    one = MonitoringService(
+        settings(metrics_port=port),
+        strategy="intraday",
+        market="us",
+        interval="1m",
+        root=tmp_path,
+        baseline_of=baseline_of,
+    )
+    records = list(market.records(range(1)))
+    write_telemetry(tmp_path / "data/telemetry", iter(records))
+    one.start()
+    line = orjson.dumps(records[0]) + b"\n"
+    one.hear(f"{records[0]['session_date']}/host-1.jsonl", 0, len(line), line)
+    until, text = time.monotonic() + 20, ""
+    while "sqkit_predictions_total{" not in text or f'digest="{LIVE}"' not in text:
+        assert time.monotonic() < until, text
+        time.sleep(0.1)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    one.close()
+
+    assert 'sqkit_monitoring_state{slot="default",state="HALTED",strategy="intraday"} 0.0' in text
+    assert 'sqkit_rolling_metric_ratio{metric="hit_ratio"' in text

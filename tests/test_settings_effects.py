@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,10 @@ from sqkit.bars import BarArrays
 from sqkit.checklist import Adequacy, Policy, generate_promotion_checklist, render_markdown
 from sqkit.errors import SqkitError
 from sqkit.metrics import METRIC_KEYS
+from sqkit.production.alert_channels import Channels
+from sqkit.production.alerts import Alert
 from sqkit.production.approvals import Signer, approve
+from sqkit.production.exporter import serve_metrics
 from sqkit.production.promotion_checks import examine
 from sqkit.production.scorer import StudentScorer
 from sqkit.production.slot_state import SlotState
@@ -173,6 +177,35 @@ def _announced(**others: str) -> Callable[[Settings, Any], Any]:
     return lambda settings, _: webhook_problems(settings.model_copy(update=others))
 
 
+def _undelivered(settings: Settings, _: Any) -> Any:
+    """Which channels an alert goes to, and how often each failed: nobody listens there."""
+    channels = Channels(settings, Path(tempfile.mkdtemp(dir=Path())))
+    channels.send(Alert("a", "default", "swing", "", "", "info", "2025-03-03T10:00:00Z", "", "", (), {}))
+    channels.close(wait_seconds=20)
+    return channels.failures
+
+
+def _served_metrics(**others: Any) -> Callable[[Settings, Any], Any]:
+    """Whether metrics are served, where the other half of the address is as given."""
+
+    def observe(settings: Settings, _: Any) -> Any:
+        exporter = serve_metrics(settings.model_copy(update=others), list)
+        if exporter is not None:
+            exporter.close()
+        return exporter is not None
+
+    return observe
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+METRICS_PORT = _free_port()
+
+
 def _places(settings: Settings, _: Any) -> Any:
     return settings.slot_paths(), [production_baseline(settings, name) for name in ("intraday", "swing")]
 
@@ -250,6 +283,9 @@ EFFECTS: dict[str, tuple[Any, Callable[[Settings, dict[str, BarArrays]], Any]]] 
         SecretStr("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         _announced(webhook_url="https://alerts.example.com/sqkit"),
     ),
+    "alertmanager_url": ("http://127.0.0.1:9", _undelivered),
+    "metrics_port": (METRICS_PORT, _served_metrics()),
+    "metrics_host": ("192.0.2.1", _served_metrics(metrics_port=METRICS_PORT)),  # nobody's address
     "student_model_require_release": (False, _admitted),
     "student_model_reload": ("immediate", _reloaded),
     "student_challenger_path": (

@@ -277,8 +277,10 @@ class _Webhook:
         if not self._under_way:
             return
         for line in self._new_lines():
-            if self._under_way.pop(line["id"], None) is not None:
-                self._came_of(WEBHOOK, "" if line["delivered"] else line["problem"])
+            if self._under_way.pop(str(line.get("id")), None) is not None:
+                self._came_of(
+                    WEBHOOK, "" if line.get("delivered") else line.get("problem") or "not delivered"
+                )
         now = self._clock()
         for event_id in [name for name, until in self._under_way.items() if until < now]:
             del self._under_way[event_id]
@@ -298,7 +300,7 @@ class _Webhook:
         for line in data.splitlines():
             with contextlib.suppress(ValueError):  # one that a crash left half
                 lines.append(json.loads(line))
-        return lines
+        return [line for line in lines if isinstance(line, dict)]
 
 
 class _Alertmanager:

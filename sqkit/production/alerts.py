@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from sqkit.errors import UsageError
 from sqkit.files import canonical_json, sha256_json
 
 ENDED_KEPT: Final = 20
@@ -160,15 +159,14 @@ def posted(alert: Alert, now: dt.datetime, expires: dt.timedelta) -> dict[str, A
 
 @dataclass(frozen=True)
 class _Firing:
-    """An alert that fires, whether it was said since it began, and who has seen it."""
+    """An alert that fires, and whether it was said since it began."""
 
     alert: Alert
     said: bool
-    seen: Mapping[str, str] | None = None
 
 
 class AlertBook:
-    """Which alerts fire, which were said, and which a person has seen.
+    """Which alerts fire, and which were said.
 
     A thing that is wrong is said once while it lasts. Where it ends and comes back within the cooldown it is
     said again only after that, if it is still wrong then; an end is told only of what was said.
@@ -195,11 +193,11 @@ class AlertBook:
         known = self._firing.get(name)
         if known is not None:
             alert = replace(alert, since=known.alert.since)
-        said, seen = (known.said, known.seen) if known is not None else (False, None)
+        said = known is not None and known.said
         last = self._said_ns.get(name)
         cooled = last is None or now_ns - last >= cooldown_hours * _NS_PER_HOUR
-        to_send = cooled and not said and seen is None
-        self._firing[name] = _Firing(alert, said or to_send, seen)
+        to_send = cooled and not said
+        self._firing[name] = _Firing(alert, said or to_send)
         if to_send:
             self._forget_cooled(now_ns, cooldown_hours)
             self._said_ns[name] = now_ns
@@ -233,31 +231,6 @@ class AlertBook:
         self._ended.append(ended)
         return ended if known.said else None
 
-    def acknowledge(self, fingerprint_prefix: str, by: str, note: str, at: str) -> Alert:
-        """Take note that a person has seen an alert; it is not sent again until it has ended.
-
-        Raises
-        ------
-        UsageError
-            No alert that fires begins so, or several do.
-        """
-        found = [name for name in self._firing if fingerprint_prefix and name.startswith(fingerprint_prefix)]
-        if len(found) != 1:
-            firing = ", ".join(f"{name} ({one.alert.name})" for name, one in sorted(self._firing.items()))
-            problem = "begins several alerts" if found else "begins no alert that fires"
-            raise UsageError(
-                f"{fingerprint_prefix[:40]!r} {problem}; firing: {firing or 'none'}",
-                fingerprint=fingerprint_prefix,
-            )
-        known = self._firing[found[0]]
-        self._firing[found[0]] = replace(known, seen={"at": at, "by": by, "note": note})
-        return known.alert
-
-    def acknowledged(self, fingerprint: str) -> Mapping[str, str] | None:
-        """Who has seen an alert that fires: ``by``, ``note``, ``at``; None where nobody said so."""
-        known = self._firing.get(fingerprint)
-        return known.seen if known is not None else None
-
     def firing(self) -> list[Alert]:
         """What is wrong now, in the order in which it began."""
         return [one.alert for one in self._firing.values()]
@@ -271,10 +244,7 @@ class AlertBook:
         """Everything that is remembered, plain JSON."""
         return {
             "ended": [alert.to_dict() for alert in self._ended],
-            "firing": [
-                {"alert": one.alert.to_dict(), "said": one.said, "seen": dict(one.seen) if one.seen else None}
-                for one in self._firing.values()
-            ],
+            "firing": [{"alert": one.alert.to_dict(), "said": one.said} for one in self._firing.values()],
             "said_ns": dict(self._said_ns),
         }
 
@@ -282,5 +252,5 @@ class AlertBook:
         """Go on from what `state` gave."""
         self._ended = deque((Alert.from_dict(one) for one in state["ended"]), maxlen=ENDED_KEPT)
         alerts = [(Alert.from_dict(one["alert"]), one) for one in state["firing"]]
-        self._firing = {alert.fingerprint: _Firing(alert, one["said"], one["seen"]) for alert, one in alerts}
+        self._firing = {alert.fingerprint: _Firing(alert, one["said"]) for alert, one in alerts}
         self._said_ns = dict(state["said_ns"])

@@ -15,7 +15,6 @@ import numpy as np
 from sqkit.behaviour_limits import ALARMS, SIDES, SILENT, detectable, limits_of
 from sqkit.behaviour_windows import (
     CALLS,
-    ROWS,
     WINDOW_BARS,
     Usual,
     bar_counts,
@@ -107,7 +106,7 @@ class BehaviourWatch:
         counts = _counts(asked)
         bucket = int(bucket_of(bar_number_of_session, self._bar_minutes, self._buckets))
         self._window.append((counts.tolist(), bucket))
-        expected = float(counts[ROWS] * self._usual.means[bucket, 0])
+        expected = float(self._usual.expected_calls(counts[None], np.array([bucket]))[0])
         self._silence = silence_after(self._silence, float(counts[CALLS]), expected)
         judged = self._judged_windows() if len(self._window) == WINDOW_BARS else {}
         judged[SILENT] = (self._silence, 0.0, self._silence)

@@ -112,8 +112,9 @@ class Row:
     @classmethod
     def from_list(cls, stored: list[Any]) -> Row:
         """The row that `to_list` gave."""
-        *plain, said, shadows, outcome = stored
-        return cls(*plain, Voice(*said), tuple((role, Voice(*voice)) for role, voice in shadows), outcome)
+        start_ns, day, number, left, close, decided_ns, version, said, shadows, outcome = stored
+        spoken = tuple((role, Voice(*voice)) for role, voice in shadows)
+        return cls(start_ns, day, number, left, close, decided_ns, version, Voice(*said), spoken, outcome)
 
 
 @dataclass(frozen=True)
@@ -271,8 +272,8 @@ class OutcomeBook:
             for symbol, row in rows.items():
                 if row.outcome is None:
                     waiting.setdefault(symbol, []).append(row)
-        for symbol, rows in waiting.items():
-            self._resolve_symbol(symbol, rows)
+        for symbol, unknown in waiting.items():
+            self._resolve_symbol(symbol, unknown)
 
     def _resolve_symbol(self, symbol: str, rows: list[Row]) -> None:
         history = self.symbols[symbol]

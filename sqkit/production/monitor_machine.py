@@ -207,6 +207,21 @@ class SlotMachine:
             self._verify(bar, steps)
         return steps
 
+    def ask_halt(self, alarm: str, evidence: Mapping[str, Any], bar: ClosedBar) -> list[Step]:
+        """Ask for a halt because of what the model says; nothing where it is silent already, or something is asked for.
+
+        Parameters
+        ----------
+        alarm
+            Of the behaviour.
+        bar
+            The last one that was added, at the time of the alarm.
+        """
+        steps: list[Step] = []
+        if self.watch is not None and self.state not in (HALTED, ROLLING_BACK):
+            self._ask(HALT, bar, evidence, f"it does not behave as validated: {alarm}", steps)
+        return steps
+
     def acted(self, done: Done, bar: ClosedBar) -> list[Step]:
         """What came of the request that the bar caused.
 

@@ -207,6 +207,10 @@ class MonitorStore:
             "insert or replace into acknowledged values (?, ?, ?)", (slot, fingerprint, _text(said))
         )
 
+    def forget_acknowledged(self, slot: str, fingerprint: str) -> None:
+        """An alert has ended: its next beginning is news again."""
+        self._base.execute("delete from acknowledged where slot = ? and fingerprint = ?", (slot, fingerprint))
+
     def acknowledged(self, slot: str) -> dict[str, dict[str, Any]]:
         """Fingerprint to who has seen the alert, when, and what they said."""
         rows = self._base.execute("select fingerprint, said from acknowledged where slot = ?", (slot,))

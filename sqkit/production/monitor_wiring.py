@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,18 @@ def monitoring_service(
     actions = PromoterActions(slot, settings, root, clock)
     return MonitoringService(
         settings,
+        now_ns=now_ns or time.time_ns,
         strategy=strategy,
         market=market,
         interval=interval,
         root=root,
-        on_breach=actions if settings.student_auto_rollback_enabled else None,
+        on_breach=actions if _may_act(settings) else None,
         on_steps=actions.keep_steps,
     )
+
+
+def _may_act(settings: Settings) -> bool:
+    return settings.student_auto_rollback_enabled or settings.student_behaviour_halt_enabled
 
 
 def own_monitor(

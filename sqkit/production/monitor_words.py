@@ -5,6 +5,7 @@ From the state of a slot's machine alone; nothing here decides.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from sqkit.production.alerts import Alert
@@ -19,6 +20,7 @@ from sqkit.production.monitor_machine import (
     SlotMachine,
 )
 from sqkit.production.monitor_rules import ACCURACY_FLOOR
+from sqkit.production.slot_behaviour import BEHAVIOUR
 from sqkit.records import iso_date, iso_instant
 from sqkit.settings import PREFIX
 
@@ -35,9 +37,16 @@ class Wrong(NamedTuple):
     evidence: dict[str, Any]
 
 
-def wrong_now(machine: SlotMachine) -> list[Wrong]:
-    """Everything that is wrong in a slot now, by name."""
+def wrong_now(machine: SlotMachine, alarms: Mapping[str, Mapping[str, Any]]) -> list[Wrong]:
+    """Everything that is wrong in a slot now, by name.
+
+    Parameters
+    ----------
+    alarms
+        Of its behaviour; see `sqkit.production.slot_behaviour.SlotBehaviour`.
+    """
     found = [_rule(name, said) for name, said in sorted(machine.broken.items())]
+    found += [_behaviour(name, said) for name, said in sorted(alarms.items())]
     if machine.state == VERIFYING:
         model = machine.watch.model if machine.watch else ""
         said = f"the student was rolled back to {model} by monitoring; it is being verified"
@@ -64,7 +73,14 @@ def _rule(name: str, said: dict[str, Any]) -> Wrong:
     return Wrong(name, "warning", text, said)
 
 
-def alert_of(wrong: Wrong, machine: SlotMachine, strategy: str, since_ns: int) -> Alert:
+def _behaviour(name: str, said: Mapping[str, Any]) -> Wrong:
+    text = f"{name}: {said['observed']:.3g} where {said['expected']:.3g} is usual, {said['z']:.1f} of {said['limit']:.1f}"
+    return Wrong(BEHAVIOUR + name, "warning", text, dict(said))
+
+
+def alert_of(
+    wrong: Wrong, machine: SlotMachine, strategy: str, since_ns: int, *, behaviour_halts: bool = False
+) -> Alert:
     """The alert about one thing that is wrong."""
     watch = machine.watch
     return Alert(
@@ -76,10 +92,18 @@ def alert_of(wrong: Wrong, machine: SlotMachine, strategy: str, since_ns: int) -
         severity=wrong.severity,
         since=iso_instant(since_ns),
         summary=f"slot {machine.slot}: {wrong.summary}",
-        will=what_will_happen(machine),
+        will=_of_behaviour(behaviour_halts)
+        if wrong.name.startswith(BEHAVIOUR)
+        else what_will_happen(machine),
         commands=next_commands(machine),
         evidence=wrong.evidence,
     )
+
+
+def _of_behaviour(halts: bool) -> str:
+    if halts:
+        return "halts the student now; the baseline trades on"
+    return f"nothing by itself: behaviour never rolls back ({PREFIX}STUDENT_BEHAVIOUR_HALT_ENABLED is false)"
 
 
 def what_will_happen(machine: SlotMachine) -> str:

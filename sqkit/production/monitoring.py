@@ -11,10 +11,11 @@ import atexit
 import logging
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -24,6 +25,7 @@ from sqkit.production.alert_channels import Channels
 from sqkit.production.alerts import Alert
 from sqkit.production.audit import AuditLog
 from sqkit.production.bar_clock import BarClock
+from sqkit.production.feed_watch import FeedWatch
 from sqkit.production.monitor_machine import Done, Request, Step
 from sqkit.production.monitor_store import IN_MEMORY, MONITORING_FOLDER, STATE_FILE, MonitorStore
 from sqkit.production.outcomes import DegradationAlert
@@ -34,6 +36,9 @@ from sqkit.production.telemetry import TELEMETRY_FOLDER
 from sqkit.production.telemetry_tail import Line, TelemetryTail
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
+
+if TYPE_CHECKING:
+    from sqkit.production.exporter import Exporter
 
 logger = logging.getLogger("sqkit.production.monitoring")
 COMPONENT: Final = {"component": "monitoring"}
@@ -62,6 +67,8 @@ class MonitoringService:
         Where alerts go; by default those of the settings, and nowhere where the state is in memory.
     state, telemetry
         The state file and the telemetry folder, by default below the data folder.
+    now_ns
+        Gives the present, UTC nanoseconds: how long no bar came. Nothing else asks it.
 
     Examples
     --------
@@ -87,6 +94,7 @@ class MonitoringService:
         channels: Channels | None = None,
         state: Path | str | None = None,
         telemetry: Path | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.settings = settings
         self.slot = slot_named(settings, strategy, root)
@@ -101,7 +109,7 @@ class MonitoringService:
         self._clock = BarClock(load_sessions(market, settings.sessions_file), interval)
         self._on_breach = on_breach
         self._on_steps = on_steps
-        self._channels = channels or (None if state == IN_MEMORY else Channels(settings, root))
+        self._channels = channels or (Channels.none() if state == IN_MEMORY else Channels(settings, root))
         self._queue: deque[tuple[str, int, int, bytes]] = deque(maxlen=QUEUE_LINES)
         self._working = threading.RLock()
         self._wake = threading.Event()
@@ -112,6 +120,9 @@ class MonitoringService:
         self.monitor: SlotMonitor | None = None
         self._tail: TelemetryTail | None = None
         self._caught_up = False
+        self._feed = FeedWatch(self.slot.name, strategy, settings.feed_stale_seconds, now_ns)
+        self._latest: dict[str, Any] = {}
+        self._exporter: Exporter | None = None
         self.failures = 0
         self._said: set[str] = set()
 
@@ -152,8 +163,14 @@ class MonitoringService:
         """Everything that is known of the slot, plain JSON; see `sqkit.production.slot_monitor.SlotMonitor.status`."""
         with self._working:
             if self.monitor is not None:
-                return self.monitor.status() | {"holder": True}
+                return self._status_now(self.monitor)
         return stored_status(self._state, self.slot.name) | {"holder": False}
+
+    def _status_now(self, monitor: SlotMonitor) -> dict[str, Any]:
+        known = monitor.status()
+        feed = [alert.to_dict() for alert in self._feed.firing()]
+        about = {"alerts": [*known["alerts"], *feed], "holder": True, **self._feed.figures()}
+        return known | about | {"channel_problems": self._channels.problems()}
 
     def outcomes(self) -> list[tuple[Any, ...]]:
         """Judged predictions of the slot with their outcome; see `sqkit.production.monitor_store.MonitorStore.outcomes`."""
@@ -171,7 +188,13 @@ class MonitoringService:
     # --- the work
 
     def start(self) -> None:
-        """Begin to watch, on a thread that ends with the process."""
+        """Begin to watch, on a thread that ends with the process, and to serve metrics where the settings ask for it."""
+        if self.settings.metrics_port:
+            from sqkit.production.exporter import serve_metrics  # a library that nobody else needs
+
+            self._exporter = serve_metrics(
+                self.settings, lambda: [self._latest], failures=lambda: self._channels.failures
+            )
         self._thread = threading.Thread(target=self._run, name="sqkit-monitoring", daemon=True)
         atexit.register(self.close)
         self._thread.start()
@@ -186,8 +209,9 @@ class MonitoringService:
         with self._working:
             self._guarded_poll()
             self._let_go()
-        if self._channels is not None:
-            self._channels.close()
+        self._channels.close()
+        if self._exporter is not None:
+            self._exporter.close()
 
     def poll(self) -> None:
         """Do one round: take what came, close bars, act, send alerts.
@@ -199,9 +223,14 @@ class MonitoringService:
         """
         with self._working:
             if not self._holds():
+                for _, _, _, line in self._drained():  # the holder reads these lines from their file
+                    self._count(line)
+                self._latest = stored_status(self._state, self.slot.name)
                 return
             self._take_new()
             self._send()
+            assert self.monitor is not None
+            self._latest = self._status_now(self.monitor)
 
     def _run(self) -> None:
         while not self._stop:
@@ -226,7 +255,6 @@ class MonitoringService:
         if self._state != IN_MEMORY:
             found = lock_file(self._folder / f"{self.slot.name}.lock")
             if found is None:
-                self._queue.clear()  # the holder reads these lines from their file
                 return False
             self._lock = found
         try:
@@ -239,6 +267,8 @@ class MonitoringService:
                 self._baseline_of,
                 self._store,
                 act=self._on_breach,
+                rolls_back=self.settings.student_auto_rollback_enabled,
+                behaviour_halts=self.settings.student_behaviour_halt_enabled,
                 on_steps=self._on_steps,
             )
         except BaseException:
@@ -279,8 +309,8 @@ class MonitoringService:
 
     def _handed_over(self) -> Iterable[Mapping[str, Any]]:
         assert self._tail is not None
-        while self._queue:
-            path, begins, ends, data = self._queue.popleft()
+        for path, begins, ends, data in self._drained():
+            self._count(data)
             if path:
                 lines: list[Line] = self._tail.take(path, begins, ends, data)
                 yield from (line.record for line in lines)
@@ -289,21 +319,35 @@ class MonitoringService:
                 if record.get("slot") == self.slot.name:
                     yield record
 
+    def _drained(self) -> Iterator[tuple[str, int, int, bytes]]:
+        while self._queue:
+            yield self._queue.popleft()
+
+    def _count(self, line: bytes) -> None:
+        """Count a line of this process's engine in the metrics."""
+        if self._exporter is not None:
+            self._exporter.observe(orjson.loads(line))
+
     def _send(self) -> None:
-        """Alerts that were kept go out; one that somebody acknowledged does not."""
+        """Alerts that were kept go out: of each the last word, and of one that a person has seen its end alone."""
         assert self._store is not None
         assert self.monitor is not None
-        if self._channels is None:
-            return
-        seen = self._store.acknowledged(self.slot.name)
-        for number, stored in self._store.queued(self.slot.name):
+        slot = self.slot.name
+        seen, queued = self._store.acknowledged(slot), self._store.queued(slot)
+        words: dict[str, list[Alert]] = {}
+        for _, stored in queued:
             alert = Alert.from_dict(stored)
-            if alert.fingerprint not in seen or alert.resolved:
-                self._channels.send(alert)
-            self._store.sent(self.slot.name, number)
-        self._channels.repeat(
-            [alert for alert in self.monitor.alerts.firing() if alert.fingerprint not in seen]
-        )
+            words.setdefault(alert.fingerprint, []).append(alert)
+        for fingerprint, said in words.items():
+            passed = bool(said[-1].resolved) and not said[0].resolved  # began and ended while nobody looked
+            if not passed and (said[-1].resolved or fingerprint not in seen):
+                self._channels.send(said[-1])
+        for number, _ in queued:
+            self._store.sent(slot, number)
+        feed = self._feed.look(self._clock, self.monitor.book.newest_decision_ns, self.monitor.machine.watch)
+        if feed is not None:
+            self._channels.send(feed)
+        self._channels.repeat([*self.monitor.alerts.firing(), *self._feed.firing()])
 
 
 def stored_status(state: Path | str, slot: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqkit.errors import SessionsError
@@ -20,10 +21,15 @@ from sqkit.production.monitor_machine import Done, Request, SlotMachine, Step
 from sqkit.production.monitor_store import MonitorStore
 from sqkit.production.monitor_words import alert_of, wrong_now
 from sqkit.production.outcomes import DegradationAlert
+from sqkit.production.slot_behaviour import SlotBehaviour
 from sqkit.records import UNKNOWN, iso_instant
 
 Act = Callable[[Request], Done]
 BaselineOf = Callable[[str], MonitoringBaseline | None]
+
+
+_MOST_FALSE_ALARMS = 0.5
+"""A share of days; the setting may ask for false alerts more often than any limit can be set for."""
 
 
 class SlotMonitor:
@@ -43,6 +49,8 @@ class SlotMonitor:
         Where everything is kept; what it knows of the slot is gone on from.
     act
         Does what the machine asks for; None: nothing is done by itself.
+    rolls_back, behaviour_halts
+        What may be asked for: a rollback or halt on evidence, a halt on behaviour.
     on_steps
         Told of changes of state once they are kept.
 
@@ -62,6 +70,8 @@ class SlotMonitor:
         store: MonitorStore,
         *,
         act: Act | None = None,
+        rolls_back: bool = True,
+        behaviour_halts: bool = False,
         on_steps: Callable[[Iterable[Step]], None] | None = None,
     ) -> None:
         self.slot = slot
@@ -71,6 +81,8 @@ class SlotMonitor:
         self._clock = clock
         self._store = store
         self._act = act
+        self._rolls_back = rolls_back and act is not None
+        self._behaviour_halts = behaviour_halts and act is not None
         self._on_steps = on_steps or (lambda steps: None)
         self.read: dict[str, int] = {}
         self._open()
@@ -79,8 +91,10 @@ class SlotMonitor:
         """Go on from what the store knows; afresh where it knows nothing."""
         self.book = OutcomeBook(self._clock, self._contract)
         self.machine = SlotMachine(
-            self.slot, self._clock, self.rules, self._baseline_of, acts=self._act is not None
+            self.slot, self._clock, self.rules, self._baseline_of, acts=self._rolls_back
         )
+        rate = min(1.0 / self.rules.days_between_false_alerts, _MOST_FALSE_ALARMS)
+        self.behaviour = SlotBehaviour(self._clock, self._baseline_of, rate)
         self.alerts = AlertBook()
         self._last: ClosedBar | None = None
         stored = self._store.load(self.slot)
@@ -88,8 +102,9 @@ class SlotMonitor:
             return
         self.book.restore(stored.state["book"], stored.symbols)
         self.machine.restore(stored.state["machine"])
+        self.behaviour.restore(stored.state["behaviour"], self.book.symbols)
         self.alerts.restore(stored.state["alerts"])
-        self._last = ClosedBar(*stored.state["last"], {}) if stored.state["last"] else None
+        self._last = _last_of(stored.state["last"])
         self.read = stored.sources
 
     def _contract(self, model: str) -> Contract | None:
@@ -103,7 +118,9 @@ class SlotMonitor:
         """
         for record in records:
             try:
-                self.book.add(record)
+                row = self.book.add(record)
+                if row is not None:
+                    self.behaviour.add(record["symbol"], row)
             except (KeyError, TypeError, ValueError, IndexError, OverflowError, SessionsError):
                 self.book.counts["broken"] += 1  # a record of another form stops nobody
         self.go_on(read)
@@ -120,7 +137,7 @@ class SlotMonitor:
         assert self._last is not None
         steps = self.machine.acted(done, self._last)
         self._store.add_steps(self.slot, steps)
-        self._tell(self._last)
+        self._tell(self._last.known_at_ns)
         return [*steps, *self._close_bars()]
 
     def _transact(self, change: Callable[[], list[Step]], read: Mapping[str, int]) -> None:
@@ -139,7 +156,7 @@ class SlotMonitor:
 
     def _close_bars(self) -> list[Step]:
         """Feed the machine what has its outcomes, until it asks for something."""
-        steps: list[Step] = []
+        steps = self._watch_behaviour()
         closed = self.book.closed()
         while self.machine.request is None and (bar := next(closed, None)) is not None:
             self._last = bar
@@ -152,22 +169,41 @@ class SlotMonitor:
             self._store.add_bar(
                 self.slot, bar.start_ns, bar.day, model, {**figures, "state": self.machine.state}
             )
-            self._tell(bar)
+            self._tell(bar.known_at_ns)
         return steps
 
-    def _tell(self, bar: ClosedBar) -> None:
+    def _watch_behaviour(self) -> list[Step]:
+        """Judge what was said up to the last bar but one."""
+        if self.machine.request is not None:
+            return []
+        steps: list[Step] = []
+        for change in self.behaviour.advance(self.book.newest, len(self.book.symbols)):
+            self._tell(change["at_ns"])
+            if change["event"] == "begins" and self._behaviour_halts and self.machine.request is None:
+                steps += self.machine.ask_halt(change["name"], change, self._last_or(change))
+        self._store.add_steps(self.slot, steps)
+        return steps
+
+    def _last_or(self, change: Mapping[str, Any]) -> ClosedBar:
+        """The bar at which a halt is asked for: the last closed one, at the time of the alarm."""
+        last = self._last or ClosedBar(0, 0, 0, 0, 0, {})
+        self._last = replace(last, known_at_ns=change["at_ns"], rows={})
+        return self._last
+
+    def _tell(self, at_ns: int) -> None:
         """Raise what is wrong now, resolve what is not any more; both go out after they are kept."""
         queued: list[Alert] = []
         firing = set()
-        for wrong in wrong_now(self.machine):
-            alert = alert_of(wrong, self.machine, self.strategy, bar.known_at_ns)
+        for wrong in wrong_now(self.machine, self.behaviour.alarms):
+            alert = alert_of(wrong, self.machine, self.strategy, at_ns, behaviour_halts=self._behaviour_halts)
             firing.add(alert.fingerprint)
-            if self.alerts.raise_(alert, bar.known_at_ns, self.rules.alert_cooldown_hours):
+            if self.alerts.raise_(alert, at_ns, self.rules.alert_cooldown_hours):
                 queued.append(alert)
-        at = iso_instant(bar.known_at_ns)
+        at = iso_instant(at_ns)
         for alert in self.alerts.firing():
             if alert.fingerprint not in firing:
                 ended = self.alerts.resolve(alert.fingerprint, at)
+                self._store.forget_acknowledged(self.slot, alert.fingerprint)
                 if ended is not None:
                     queued.append(ended)
         if queued:
@@ -179,6 +215,7 @@ class SlotMonitor:
         last = self._last
         state = {
             "alerts": self.alerts.state(),
+            "behaviour": self.behaviour.state(),
             "book": self.book.state(),
             "last": None
             if last is None
@@ -209,6 +246,7 @@ class SlotMonitor:
         book = self.book
         return {
             "alerts": [alert.to_dict() for alert in self.alerts.firing()],
+            "behaviour": dict(sorted(self.behaviour.alarms.items())),
             "counts": dict(sorted(book.counts.items())),
             "last_bar_time": iso_instant(book.newest_ns) if book.newest_ns else None,
             "last_decision_time": iso_instant(book.newest_decision_ns) if book.newest_decision_ns else None,
@@ -218,6 +256,14 @@ class SlotMonitor:
             "strategy": self.strategy,
             **self.machine.figures(),
         }
+
+
+def _last_of(stored: list[int] | None) -> ClosedBar | None:
+    """The last closed bar as it is kept: without its rows."""
+    if stored is None:
+        return None
+    number, in_session, day, start_ns, known_at_ns = stored
+    return ClosedBar(number, in_session, day, start_ns, known_at_ns, {})
 
 
 def _outcomes_of(bar: ClosedBar) -> Iterable[tuple[Any, ...]]:

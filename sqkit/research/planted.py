@@ -39,6 +39,7 @@ def planted_market(
     break_at: int | None = None,
     break_baseline: bool = False,
     *,
+    shown_from: int = 0,
     market: str = "us",
 ) -> dict[str, pd.DataFrame]:
     """Simulate bars of a planted market.
@@ -59,6 +60,8 @@ def planted_market(
         Session number from which the planted signal points the wrong way.
     break_baseline
         With `break_at`: the trends end there as well.
+    shown_from
+        Session number from which the flow shows inside the bar; before it another series does, which says nothing.
     market
         Whose calendar the bars follow.
 
@@ -77,7 +80,15 @@ def planted_market(
     generator = np.random.default_rng([seed, sessions, INTERVAL_MINUTES[interval]])
     frames = {}
     for name in names:
-        ohlcv = _simulate(generator, len(starts_ns), BAR_VOLATILITY[interval], edge, broken, break_baseline)
+        ohlcv = _simulate(
+            generator,
+            len(starts_ns),
+            BAR_VOLATILITY[interval],
+            edge,
+            broken,
+            break_baseline,
+            session_number < shown_from,
+        )
         frame = pd.DataFrame(ohlcv, columns=["open", "high", "low", "close", "volume"])
         frame.insert(0, "timestamp", pd.to_datetime(starts_ns, utc=True))
         frame.insert(1, "symbol", name)
@@ -117,6 +128,7 @@ def _simulate(
     edge: float,
     broken: np.ndarray,
     break_baseline: bool,
+    hidden: np.ndarray,
 ) -> np.ndarray:
     """One symbol's OHLCV: trend and flow drive the returns, the flow shows inside the bar."""
     flow = _persistent(generator, bars)
@@ -131,7 +143,8 @@ def _simulate(
     )
 
     # The close stands high in its range when the flow is strong: the body is given, so the wicks carry it.
-    place = 1.0 / (1.0 + np.exp(-FLOW_IN_CLOSE * flow - 0.5 * generator.standard_normal(bars)))
+    shown = np.where(hidden, _persistent(generator, bars), flow) if hidden.any() else flow
+    place = 1.0 / (1.0 + np.exp(-FLOW_IN_CLOSE * shown - 0.5 * generator.standard_normal(bars)))
     wick = close * volatility * (0.6 + 0.4 * generator.random(bars))
     high = np.maximum(np.maximum(opened, close) + 0.02 * wick, close + wick * (1.0 - place))
     low = np.minimum(np.minimum(opened, close) - 0.02 * wick, close - wick * place)
