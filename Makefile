@@ -6,14 +6,14 @@ TARGET := $(BIN)/python -m sqkit.research.maketargets
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 CHAOS_SECONDS ?= 300
 NAUTILUS := .venv-nautilus
-export VERSION SYMBOLS START END MODEL_TYPE REASON CHAOS_SECONDS
+export VERSION SYMBOLS START END MODEL_TYPE REASON SLOT DAYS CHAOS_SECONDS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-nautilus lab train validate checklist report promote rollback demo test \
-	test-fast chaos lint bench clean
+.PHONY: help setup setup-dev setup-nautilus lab train validate checklist report dashboard \
+	dashboard-static promote rollback demo test test-fast chaos lint bench clean
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python $(NAUTILUS)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) or sys.version_info >= (3, 14))' || \
@@ -59,6 +59,12 @@ checklist: setup ## decide again from a student's stored artifacts (VERSION=)
 
 report: setup ## rebuild the index of all reports and say what the newest decided
 	@$(TARGET) report
+
+dashboard-static: setup ## how the live model does now, as a page under reports/live (SLOT= DAYS=)
+	@$(TARGET) dashboard-static
+
+dashboard: setup ## the same, served live in the browser by Voila until interrupted
+	@$(TARGET) dashboard
 
 promote: setup ## put an approved student into production (VERSION=)
 	@$(TARGET) promote

@@ -224,6 +224,12 @@ class Settings(BaseSettings):
             problems.append(
                 f"{PREFIX}STUDENT_AUTO_ROLLBACK_ENABLED=true needs {PREFIX}STUDENT_MONITORING_ENABLED=true"
             )
+        if not self.student_monitoring_enabled:
+            problems += [
+                f"{PREFIX}{name.upper()} needs {PREFIX}STUDENT_MONITORING_ENABLED=true"
+                for name in ("student_behaviour_halt_enabled", "alertmanager_url", "metrics_port")
+                if getattr(self, name)
+            ]
         problems += [
             f"{PREFIX}STUDENT_CHALLENGER_PATH: {path} does not exist"
             for path in self.challenger_paths()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Callable
@@ -121,13 +122,13 @@ class TestSessions:
     def test_bars_of_a_regular_session(self, market: str, minutes: int, bars: int) -> None:
         """Half days and special sessions of the window change nothing; a date without session is left out."""
         table = load_sessions(market)
-        first, last = (session_day(np.datetime64(day).item()) for day in ("2023-10-01", "2024-03-31"))
+        first, last = (session_day(dt.date.fromisoformat(day)) for day in ("2023-10-01", "2024-03-31"))
         assert bars_per_session(table, np.arange(first, last), minutes) == bars
 
     def test_numbers_count_from_the_open(self) -> None:
         """A missing first bar shifts nothing; a day that the table does not know counts from its first bar."""
         table = load_sessions("nse")
-        monday, sunday = (session_day(np.datetime64(day).item()) for day in ("2024-01-08", "2024-01-07"))
+        monday, sunday = (session_day(dt.date.fromisoformat(day)) for day in ("2024-01-08", "2024-01-07"))
         opens = int(table.open_close_ns(np.array([monday]))[0][0])
         minute = 60_000_000_000
         bar_time = np.array(

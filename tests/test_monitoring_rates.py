@@ -12,20 +12,13 @@ import numpy as np
 import pytest
 
 from sqkit.checklist_monitoring import monitoring_section
+from sqkit.detector_rates import SHIFTS, bets_of, mixture_step, wilson_upper
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules, Rate
-from sqkit.monitoring_rates import (
-    QUARTER_DAYS,
-    RULES,
-    SHIFTS,
-    YEAR_DAYS,
-    _alerts,
-    bets_of,
-    implied,
-    mixture_step,
-    wilson_upper,
-)
+from sqkit.monitoring_rates import RULES, implied
 from sqkit.production import detectors
+from sqkit.rule_figures import QUARTER_DAYS, YEAR_DAYS
 from sqkit.settings import Settings
+from sqkit.window_rates import alerts_begin
 
 DEFAULTS = MonitoringRules.from_settings(Settings(_env_file=None))
 
@@ -147,12 +140,12 @@ class TestFalseAlerts:
         """A gap shorter than the cooldown, or one in which nothing was looked at, begins no new alert."""
         hours = np.array([0.0, 1.0, 2.0, 9.0, 24.0, 25.0])
         broken = np.array([[1, 0, 1, 0, 1, 0], [0, 0, 1, 1, 1, 1], [1, 0, 0, 0, 0, 1]], dtype=bool)
-        assert _alerts(broken, hours, 6.0).tolist() == [
+        assert alerts_begin(broken, hours, 6.0).tolist() == [
             [True, False, False, False, True, False],
             [False, False, True, False, False, False],
             [True, False, False, False, False, True],
         ]
-        assert not _alerts(broken[:1, :5], np.array([0.0, 1.0, 2.0, 3.0, 24.0]), 6.0)[0, 4]
+        assert not alerts_begin(broken[:1, :5], np.array([0.0, 1.0, 2.0, 3.0, 24.0]), 6.0)[0, 4]
 
 
 class TestDelays:

@@ -7,10 +7,12 @@ else may enter that list, and it is empty at the end.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,12 @@ from sqkit.metrics import METRIC_KEYS
 from sqkit.production.alert_channels import Channels
 from sqkit.production.alerts import Alert
 from sqkit.production.approvals import Signer, approve
+from sqkit.production.engine import Config
 from sqkit.production.exporter import serve_metrics
+from sqkit.production.monitor_machine import ROLLED_BACK, Done
+from sqkit.production.monitor_store import IN_MEMORY
+from sqkit.production.monitor_wiring import monitoring_service, own_monitor
+from sqkit.production.monitoring import MonitoringService
 from sqkit.production.promotion_checks import examine
 from sqkit.production.scorer import StudentScorer
 from sqkit.production.slot_state import SlotState
@@ -42,24 +49,11 @@ from sqkit.student import Scores
 from sqkit.trading_rules import TradingRules
 from tests.engines import Bench, Trading, pairs, series, student_bytes
 from tests.graded import graded_records
+from tests.monitored import Market, baseline_of, write_telemetry
 from tests.project import Project
 from tests.small_candidate import small_candidate
 
 WAITING: dict[str, int] = {
-    # issue 6: monitoring
-    "student_monitoring_enabled": 6,
-    "student_monitoring_window_hours": 6,
-    "student_monitoring_min_samples": 6,
-    "student_monitoring_precision_drop_threshold": 6,
-    "student_monitoring_hit_ratio_drop_threshold": 6,
-    "student_monitoring_alert_cooldown_hours": 6,
-    "student_monitoring_accuracy_floor_ratio": 6,
-    "student_monitoring_accuracy_floor_days": 6,
-    "student_monitoring_days_between_false_alerts": 6,
-    "student_auto_rollback_enabled": 6,
-    "student_auto_rollback_confirmation_hours": 6,
-    "student_auto_rollback_alpha": 6,
-    "student_behaviour_halt_enabled": 6,
     # issue 7: the cluster
     "scheduler": 7,
 }
@@ -257,6 +251,54 @@ def _late(settings: Settings, _: Any) -> Any:
     return [one["bar_status"] for one in bench.predictions()]
 
 
+@functools.cache
+def _lost() -> list[dict[str, Any]]:
+    """Telemetry of a model that fails from the third session on."""
+    return list(Market(5, {0: (0.6, 0.6), 2: (0.45, 0.6)}, symbols=2).records(range(5)))
+
+
+def _monitored(**settled: Any) -> Callable[[Settings, Any], Any]:
+    """Steps and alerts of monitoring over that, with some settings in place; what it asks for is done."""
+
+    def observe(settings: Settings, _: Any) -> Any:
+        root = Path(tempfile.mkdtemp(dir=Path()))
+        given = settings.model_copy(update={"market": "us", **settled})
+        service = MonitoringService(
+            given,
+            strategy="intraday",
+            market="us",
+            interval="1m",
+            root=root,
+            baseline_of=baseline_of,
+            on_breach=lambda request: Done(ROLLED_BACK, request.restores),
+            state=IN_MEMORY,
+        )
+        write_telemetry(root / given.data_dir / "telemetry", iter(_lost()))
+        service.poll()
+        assert service._store is not None
+        said = service._store.steps("default"), service.status()
+        service.close()
+        return said
+
+    return observe
+
+
+def _watches(settings: Settings, _: Any) -> Any:
+    """Whether an engine has a monitor of its own."""
+    scorer = _engine(settings, student_model_enabled=True).engine.scorer
+    given = settings.model_copy(update={"market": "us"})
+    monitor = own_monitor(Config("swing", ("AAA",)).filled(given), given, Path(), scorer, time.time_ns)
+    if monitor is not None:
+        monitor.close()
+    return monitor is not None
+
+
+def _may_halt(settings: Settings, _: Any) -> Any:
+    """Whether monitoring can ask for anything to be done."""
+    service = monitoring_service(settings, strategy="swing", market="us", interval="1d")
+    return service._on_breach is not None
+
+
 EFFECTS: dict[str, tuple[Any, Callable[[Settings, dict[str, BarArrays]], Any]]] = {
     "student_model_enabled": (True, lambda settings, _: settings.startup_problems()),
     "student_model_path": ("other.onnx", _places),
@@ -286,6 +328,19 @@ EFFECTS: dict[str, tuple[Any, Callable[[Settings, dict[str, BarArrays]], Any]]] 
     "alertmanager_url": ("http://127.0.0.1:9", _undelivered),
     "metrics_port": (METRICS_PORT, _served_metrics()),
     "metrics_host": ("192.0.2.1", _served_metrics(metrics_port=METRICS_PORT)),  # nobody's address
+    "student_monitoring_enabled": (True, _watches),
+    "student_monitoring_window_hours": (72.0, _monitored()),
+    "student_monitoring_min_samples": (400, _monitored()),
+    "student_monitoring_precision_drop_threshold": (0.02, _monitored()),
+    "student_monitoring_hit_ratio_drop_threshold": (0.02, _monitored()),
+    "student_monitoring_alert_cooldown_hours": (0.0, _monitored(student_monitoring_min_samples=20)),
+    "student_monitoring_accuracy_floor_ratio": (0.5, _monitored(student_monitoring_accuracy_floor_days=1)),
+    "student_monitoring_accuracy_floor_days": (1, _monitored()),
+    "student_monitoring_days_between_false_alerts": (5.0, _monitored()),
+    "student_auto_rollback_enabled": (True, _monitored()),
+    "student_auto_rollback_confirmation_hours": (0.0, _monitored(student_auto_rollback_enabled=True)),
+    "student_auto_rollback_alpha": (1e-4, _monitored(student_auto_rollback_enabled=True)),
+    "student_behaviour_halt_enabled": (True, _may_halt),
     "student_model_require_release": (False, _admitted),
     "student_model_reload": ("immediate", _reloaded),
     "student_challenger_path": (

@@ -15,6 +15,7 @@ from sqkit.audit_log import AUDIT_FILE, AUDIT_FORM, PROMOTE, UNMANAGED
 from sqkit.chain import Entry, head_file, head_of, kept_head, read_chain
 from sqkit.errors import AuditBroken, SettingsError, SqkitError
 from sqkit.files import temporaries
+from sqkit.production.alert_channels import channel_problems
 from sqkit.production.archive import archive_differences, is_sealed, leftovers
 from sqkit.production.audit import AuditLog
 from sqkit.production.changes import Production
@@ -29,7 +30,6 @@ from sqkit.production.slot_check import (
 )
 from sqkit.production.slot_state import SlotState, fold
 from sqkit.production.slots import Slot, all_slots, models_folder
-from sqkit.production.webhook import webhook_problems
 from sqkit.settings import PREFIX, Settings
 
 
@@ -50,8 +50,8 @@ class Problem:
 
 
 def find_problems(settings: Settings, root: Path = Path()) -> list[Problem]:
-    """Settings, webhook, audit log, interrupted work, production and halts; nothing is written."""
-    said = [*settings.startup_problems(), *webhook_problems(settings)]
+    """Settings, channels of alerts, audit log, interrupted work, production and halts; nothing is written."""
+    said = [*settings.startup_problems(), *channel_problems(settings)]
     try:
         slots = all_slots(settings, root)
     except SettingsError as shared:

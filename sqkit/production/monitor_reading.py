@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqkit.artifacts import CHECKLIST_FILE
-from sqkit.errors import SqkitError
+from sqkit.errors import SqkitError, UsageError
 from sqkit.files import parse_json
 from sqkit.monitoring_baseline import SECTION, MonitoringBaseline, MonitoringRules
 from sqkit.production.archive import archived_file
@@ -35,10 +35,17 @@ _NS_PER_DAY: Final = 86_400_000_000_000
 _STEPS_SHOWN: Final = 15
 
 
-def watched_slots(settings: Settings, root: Path = Path()) -> list[str]:
-    """Slots of which monitoring or an engine knows anything, in the order of their names."""
+def slots_to_show(settings: Settings, slot: str = "", root: Path = Path()) -> list[str]:
+    """The slot asked for; else those of which monitoring or an engine knows anything; else all of the settings.
+
+    Raises
+    ------
+    UsageError
+        Nobody knows a slot of that name.
+    """
     place = _store_path(settings, root)
     known = {run.slot for run in engine_runs(root / settings.data_dir / TELEMETRY_FOLDER)}
+    configured = [one.name for one in all_slots(settings, root)]
     if place.is_file():
         try:
             store = MonitorStore(place, read_only=True)
@@ -47,8 +54,12 @@ def watched_slots(settings: Settings, root: Path = Path()) -> list[str]:
             finally:
                 store.close()
         except (SqkitError, sqlite3.Error):
-            known |= {slot.name for slot in all_slots(settings, root)}  # each page says what is wrong
-    return sorted(known)
+            known |= set(configured)  # the page of each says what is wrong
+    if slot and slot not in known | set(configured):
+        raise UsageError(
+            f"slot {slot!r}: choose one of {', '.join(sorted(known | set(configured)))}", slot=slot
+        )
+    return [slot] if slot else sorted(known) or configured
 
 
 def read_slot(

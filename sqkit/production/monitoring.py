@@ -172,16 +172,24 @@ class MonitoringService:
         about = {"alerts": [*known["alerts"], *feed], "holder": True, **self._feed.figures()}
         return known | about | {"channel_problems": self._channels.problems()}
 
+    def steps(self) -> list[dict[str, Any]]:
+        """Every change of state of the slot that is kept, oldest first."""
+        return self._stored(lambda store: store.steps(self.slot.name))
+
     def outcomes(self) -> list[tuple[Any, ...]]:
         """Judged predictions of the slot with their outcome; see `sqkit.production.monitor_store.MonitorStore.outcomes`."""
+        return self._stored(lambda store: store.outcomes(self.slot.name))
+
+    def _stored(self, ask: Callable[[MonitorStore], list[Any]]) -> list[Any]:
+        """What the state file says, whoever holds the slot; nothing where there is none."""
         with self._working:
             if self._store is not None:
-                return self._store.outcomes(self.slot.name)
+                return ask(self._store)
         if not isinstance(self._state, Path) or not self._state.is_file():
             return []
         store = MonitorStore(self._state, read_only=True)
         try:
-            return store.outcomes(self.slot.name)
+            return ask(store)
         finally:
             store.close()
 

@@ -102,6 +102,17 @@ def show_markdown(text: str) -> None:
     _publish({"text/markdown": text, "text/plain": text}, {}, text=text)
 
 
+def show_page(page: str, markdown: str) -> None:
+    """Show HTML of our own making, and beside it Markdown that says the same to whom sees no HTML.
+
+    Parameters
+    ----------
+    page
+        Without script, and with every text in it escaped.
+    """
+    _publish({"text/html": page, "text/markdown": markdown, "text/plain": markdown}, {}, text=markdown)
+
+
 def show_figure(figure: Figure, filename: str, alt: str) -> None:
     """Show a figure under a name that stays, with words for who cannot see it.
 

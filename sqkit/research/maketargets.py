@@ -1,6 +1,6 @@
 """What ``make demo``, ``make train``, ``make validate`` and the like run: ``python -m sqkit.research.maketargets``.
 
-Choices come in the variables VERSION, SYMBOLS, START, END, MODEL_TYPE and REASON, as given to make.
+Choices come in the variables VERSION, SYMBOLS, START, END, MODEL_TYPE, REASON, SLOT and DAYS, as given to make.
 Every verdict exits 0, because make turns any other code into its own; verdict, reason and
 path are printed last. A pipeline that wants the codes calls `sqkit`, which alone changes production.
 """
@@ -20,6 +20,7 @@ from sqkit.errors import UNEXPECTED, SqkitError, UsageError, unexpected
 from sqkit.files import parse_json, read_json
 from sqkit.leaving import leave
 from sqkit.model_file import MODEL_TYPES, STUDENT_FILE
+from sqkit.research.dashboard import voila_command, write_dashboard
 from sqkit.research.distil import DEFAULT_MODEL_TYPE
 from sqkit.research.progress import say
 from sqkit.research.requests import Thresholds, ValidationRequest
@@ -120,6 +121,24 @@ def report() -> list[str]:
     return [summary["recommendation"], summary["reason"], str(folder / "checklist.html")]
 
 
+def dashboard_static() -> list[str]:
+    """Draw the dashboard of SLOT, else of every slot, over DAYS session days."""
+    days = _given("DAYS")
+    if days and not (days.isdecimal() and int(days)):
+        raise UsageError(f"DAYS={days}: give a number of session days")
+    done = write_dashboard(_given("SLOT"), int(days) if days else None)
+    states = [f"{slot}: {state or 'NOT MONITORED'}" for slot, state in done["states"].items()]
+    return [*states, done["page"], done["markdown"]]
+
+
+def dashboard() -> list[str]:
+    """Serve the dashboard live until interrupted."""
+    served = subprocess.run(voila_command(), check=False).returncode
+    if served not in (0, 130, -2):
+        raise UsageError(f"the dashboard could not be served; voila ended with {served}")
+    return ["the dashboard is not served any more"]
+
+
 def promote() -> list[str]:
     """Put the student of VERSION, else the newest, into production, if everything allows it."""
     model = _student()
@@ -216,6 +235,8 @@ TARGETS = {
     "validate": validate,
     "checklist": checklist,
     "report": report,
+    "dashboard-static": dashboard_static,
+    "dashboard": dashboard,
     "promote": promote,
     "rollback": rollback,
 }

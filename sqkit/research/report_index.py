@@ -22,6 +22,8 @@ from sqkit.research.reports import TEMPLATES, markdown_cell
 
 SUMMARY_RECORD: Final = "report_summary"
 """What a training notebook records so that the index can describe a run without a manifest."""
+LIVE_FOLDER: Final = "live"
+"""Where the dashboard's pages lie; they are no runs."""
 _REASON_LENGTH: Final = 160
 
 
@@ -43,8 +45,9 @@ def build_index(reports_dir: Path, root: Path = Path()) -> list[dict[str, Any]]:
     logs: Logs = {}
     runs = [_run_row(folder, match, root, logs) for folder, match in _run_folders(reports_dir)]
     runs.sort(key=lambda run: (run["version"], run["run"]), reverse=True)
-    write_text(reports_dir / "index.html", _index_html(runs))
-    write_text(reports_dir / "index.md", _index_markdown(runs))
+    live = sorted(page.stem for page in (reports_dir / LIVE_FOLDER).glob("*.html"))
+    write_text(reports_dir / "index.html", _index_html(runs, live))
+    write_text(reports_dir / "index.md", _index_markdown(runs, live))
     return runs
 
 
@@ -117,7 +120,7 @@ _HEADINGS: Final = (
 )
 
 
-def _index_html(runs: list[dict[str, Any]]) -> str:
+def _index_html(runs: list[dict[str, Any]], live: list[str]) -> str:
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     rows = []
     for run in runs:
@@ -143,19 +146,23 @@ def _index_html(runs: list[dict[str, Any]]) -> str:
         if runs
         else '<p class="empty">No report yet: run make validate.</p>'
     )
+    pages = " ".join(f'<a href="{LIVE_FOLDER}/{name}.html">{html.escape(name)}</a>' for name in live)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         f'<title>sqkit reports</title>\n<style>\n{style}</style>\n</head>\n<body class="index">\n<h1>Reports</h1>\n'
-        f"<p>Every run, newest model first.</p>\n{body}\n</body>\n</html>\n"
+        + (f"<p>The live model, as the dashboard last saw it: {pages}.</p>\n" if live else "")
+        + f"<p>Every run, newest model first.</p>\n{body}\n</body>\n</html>\n"
     )
 
 
-def _index_markdown(runs: list[dict[str, Any]]) -> str:
-    lines = ["# Reports", "", "Every run, newest model first.", ""]
+def _index_markdown(runs: list[dict[str, Any]], live: list[str]) -> str:
+    pages = " · ".join(f"[{name}]({LIVE_FOLDER}/{name}.md)" for name in live)
+    top = ["# Reports", "", *([f"The live model, as the dashboard last saw it: {pages}", ""] if live else [])]
     if not runs:
-        return "\n".join([*lines[:2], "No report yet: run `make validate`.", ""])
+        return "\n".join([*top, "No report yet: run `make validate`.", ""])
+    lines = [*top, "Every run, newest model first.", ""]
     lines += ["| " + " | ".join(_HEADINGS) + " |", "|" + " --- |" * len(_HEADINGS)]
     for run in runs:
         links = " · ".join(f"[{page}]({run['folder']}/{page}.md)" for page in run["pages"])

@@ -28,14 +28,16 @@ from sqkit.audit_log import read_audit
 from sqkit.checklist import differences, rederive
 from sqkit.errors import ArtifactChanged
 from sqkit.files import sha256_file
-from sqkit.people import Actor
+from sqkit.people import AUTOMATIC, Actor
 from sqkit.production.promoter import StudentModelPromoter
 from sqkit.records import session_day
+from sqkit.research.planted import planted_market, write_market
 from sqkit.research.telemetry import read_predictions
 from sqkit.settings import GRADES, Settings
 from sqkit.student import StudentModel
+from tests import watched
 from tests.engines import read_lines
-from tests.factory import APPROVERS, FIRST, SECOND, clock_of, make_candidate
+from tests.factory import APPROVERS, EDGE, FIRST, MARKET_SEED, SECOND, SYMBOLS, clock_of, make_candidate
 from tests.live import LiveProject
 from tests.project import MODEL, STUDENT, TEACHER, Project, clean_environment, planted_project
 
@@ -313,6 +315,59 @@ def test_end_to_end_promotion_workflow(tmp_path: Path) -> None:
     assert {one["student_model_version"] for one in project.predictions()} == {FIRST}
     said = Project(tmp_path).json("status")["slots"][0]
     assert said["served"] == []
+
+
+def test_degradation_is_detected(live: Path) -> None:
+    """The market turns against the promoted model: rolling metrics fall below its validation, then the evidence alerts.
+
+    The baseline is what its own validation wrote into the checklist that the release carries.
+    """
+    write_market(
+        planted_market(MARKET_SEED + 1, SYMBOLS, 330, "1d", EDGE, break_at=250), live / "data/bars/turned"
+    )
+    settings = enabled(
+        student_monitoring_enabled=True,
+        student_monitoring_min_samples=30,
+        student_monitoring_window_hours=24.0 * 20,
+        student_monitoring_days_between_false_alerts=10.0,
+    )
+    project = LiveProject(live, settings, bars="data/bars/turned", monitored=True)
+    project.warm_up()
+    project.feed(130, 330)
+    assert project.monitor is not None
+    status = project.monitor.status()
+    steps = [step["after"] for step in project.monitor.steps()]
+    project.monitor.close()
+    checklist = json.loads((live / f"data/models/{FIRST}/student" / CHECKLIST_FILE).read_text())
+
+    hit_ratio = status["rolling"]["hit_ratio"]
+    assert hit_ratio["baseline"] == checklist["candidate_metrics"]["hit_ratio"]
+    assert hit_ratio["value"] < hit_ratio["baseline"] - 0.05
+    assert steps[0] == "INCONCLUSIVE"
+    assert steps[-1] == "CONFIRMING"
+    alert = next(one for one in status["alerts"] if one["name"].startswith("sequential_"))
+    assert alert["model_version"] == FIRST
+    assert any(command.startswith("sqkit rollback") for command in alert["commands"])
+    kinds = [entry["kind"] for entry in read_audit(live / "data/models")]
+    assert "rollback" not in kinds
+    assert "monitor" in kinds
+
+
+def test_automatic_rollback_is_executed_and_recorded(tmp_path: Path) -> None:
+    """Alert, confirmation, rollback, verification: the engine scores the earlier release, the log says who and why."""
+    made = watched.project(tmp_path)
+    earlier = made.entries[0]["digests"]["model"]
+    desk = watched.Desk(made)
+    desk.feed(watched.feed_of(watched.LOST))
+    status = desk.service.status()
+    desk.close()
+    run = Project(tmp_path).json("history")
+
+    assert desk.engine.scorer.digest == earlier
+    assert status["state"] == "OK"
+    told = [event for event in run["events"] if event["kind"] in ("monitor", "rollback")]
+    assert [event["kind"] for event in told].count("rollback") == 1
+    assert {event["actor"]["name"] for event in told} == {AUTOMATIC}
 
 
 def test_the_printed_commands_are_the_real_ones(tmp_path: Path) -> None:
