@@ -10,7 +10,7 @@ export VERSION SYMBOLS START END MODEL_TYPE REASON SLOT DAYS CHAOS_SECONDS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-nautilus lab train validate checklist report dashboard \
-	dashboard-static promote rollback demo test test-fast chaos lint bench clean
+	dashboard-static promote rollback demo tour test test-fast chaos lint bench clean
 
 help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ promote: setup ## put an approved student into production (VERSION=)
 
 rollback: setup ## go back to the release before the present one (REASON="...")
 	@$(TARGET) rollback
+
+tour: setup ## a planted market through the whole loop, up to an automatic rollback (under three minutes)
+	@$(BIN)/python -m sqkit.cli.tour
 
 test: setup-dev lint ## lint, then every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -6,38 +6,14 @@ streams of labels is simulated, its level taken for all: they see nearly the sam
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules, Rate
 from sqkit.rule_figures import LOSSES, PATHS, SEED, YEAR_DAYS, cannot_fire, median_delay, rule_figures
-
-SHIFTS: Final = (0.03, 0.05, 0.08, 0.12, 0.18, 0.25)
-"""As `sqkit.production.detectors.SHIFTS`; the hall does not know production, a test holds both together."""
-
-DETECTORS: Final = 2
-"""Detectors that share the budget of false alerts."""
-
-_CONFIDENCE: Final = 0.9
-_WIDEST: Final = 0.95
-_HIGHEST_MISS_RATE: Final = 0.98
-
-
-def wilson_upper(rate: float, count: float) -> float:
-    """Upper end of the one-sided 90 % Wilson interval, as `sqkit.production.detectors.wilson_upper`."""
-    z = NormalDist().inv_cdf(_CONFIDENCE)
-    spread = z * math.sqrt(rate * (1.0 - rate) / count + (z / (2.0 * count)) ** 2)
-    return min((rate + z * z / (2.0 * count) + spread) / (1.0 + z * z / count), 1.0)
-
-
-def bets_of(miss_rate: float) -> np.ndarray:
-    """The bets of `sqkit.production.detectors.MixtureShiryaevRoberts`; float64 (b,)."""
-    tuned = [shift / (miss_rate * (1.0 - miss_rate)) for shift in SHIFTS]
-    return np.array([bet for bet in tuned if bet < _WIDEST / miss_rate] or [0.5 / miss_rate])
+from sqkit.sequential_bets import DETECTED, bets_of, miss_rate_bound
 
 
 def mixture_step(
@@ -113,11 +89,11 @@ def sequential_detector(
     """A sequential detector; its level is that of one stream times their number, for they see nearly the same."""
     if rate is None or not called_bars:
         return cannot_fire("can never fire: the validation has no such call")
-    bound = wilson_upper(1.0 - rate.rate, rate.effective)
-    if not 0.0 < bound < _HIGHEST_MISS_RATE:
+    bound = miss_rate_bound(rate)
+    if bound is None:
         return cannot_fire("can never fire: the validated rate leaves no room for a loss")
     stream = _Stream.of(rate, called_bars, baseline, bound)
-    threshold = DETECTORS * rules.days_between_false_alerts
+    threshold = len(DETECTED) * rules.days_between_false_alerts
     alerts, _ = _watched(stream, threshold, 0.0)
     delays = {name: median_delay(_watched(stream, threshold, loss)[1]) for name, loss in LOSSES.items()}
     return rule_figures(float(alerts), delays)
@@ -125,7 +101,7 @@ def sequential_detector(
 
 def _watched(stream: _Stream, threshold: float, loss: float) -> tuple[int, np.ndarray]:
     """Alerts in a year of all paths, and the day of each path's first; with a loss, until all have alerted."""
-    random, bets = np.random.default_rng(SEED), bets_of(stream.bound)
+    random, bets = np.random.default_rng(SEED), np.array(bets_of(stream.bound))
     levels, first, alerts = np.zeros((PATHS, len(bets))), np.full(PATHS, np.inf), 0
     weight = stream.days_between / stream.a_day
     for day in range(0, YEAR_DAYS, stream.days_between):

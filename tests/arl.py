@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from sqkit.production.detectors import PAIR_BETS, SHIFTS, confirmation_verdict, wilson_upper
+from sqkit.production.detectors import PAIR_BETS, confirmation_verdict
+from sqkit.sequential_bets import SHIFTS, wilson_upper
 
 NODES = 160
 

@@ -20,7 +20,6 @@ from scipy.stats import binom, binomtest
 from sqkit.errors import UsageError
 from sqkit.production.detectors import (
     PAIR_BETS,
-    SHIFTS,
     BernoulliCusum,
     MixtureEvidence,
     MixtureShiryaevRoberts,
@@ -29,9 +28,9 @@ from sqkit.production.detectors import (
     confirmation_verdict,
     cusum_step,
     shiryaev_roberts_step,
-    wilson_upper,
 )
 from sqkit.production.run_lengths import closed_form_run_length, cusum_run_length, cusum_threshold
+from sqkit.sequential_bets import SHIFTS, wilson_upper
 from tests import arl
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "monitor.py"

@@ -14,14 +14,14 @@ from sqkit.research.notebooks import check_stored
 from tests.conftest import ROOT
 from tests.project import STUDENT, TEACHER, clean_environment, planted_project
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-4]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-5]_*.ipynb"))
 
 
 def test_there_are_the_notebooks_that_the_readme_names() -> None:
-    """Explore, train, validate, checklist."""
+    """Explore, train, validate, checklist, monitor."""
     names = [path.stem for path in NOTEBOOKS]
 
-    assert names == ["01_explore", "02_train", "03_validate", "04_checklist"]
+    assert names == ["01_explore", "02_train", "03_validate", "04_checklist", "05_monitor"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -61,4 +61,4 @@ def test_nbmake_runs_them_in_any_order(tmp_path: Path) -> None:
     )
 
     assert result.returncode == 0, result.stdout[-3000:]
-    assert "4 passed" in result.stdout
+    assert "5 passed" in result.stdout

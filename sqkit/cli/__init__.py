@@ -30,6 +30,7 @@ from sqkit.cli import (
     monitoring,
     promoting,
     reading,
+    simulating,
     training,
 )
 from sqkit.cli.words import app
@@ -51,6 +52,7 @@ __all__ = [
     "promoting",
     "reading",
     "run",
+    "simulating",
     "training",
 ]
 

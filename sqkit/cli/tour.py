@@ -21,15 +21,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sqkit.audit_log import ROLLBACK, read_audit
 from sqkit.cli import main as sqkit
 from sqkit.cli.tour_live import Live
-from sqkit.cli.tour_market import BREAKS_AFTER, Chapter, Story, plant
+from sqkit.cli.tour_market import BREAKS_AFTER, HORIZON_BARS, Chapter, Story, plant
 from sqkit.errors import SqkitError, UsageError
-from sqkit.files import read_json
+from sqkit.files import parse_json, read_json
 from sqkit.leaving import leave
+from sqkit.production.alert_channels import ALERTS_FILE
 from sqkit.production.confirmation import in_words
+from sqkit.production.monitor_store import MONITORING_FOLDER
 from sqkit.records import iso_date
 
+ALERTS: Final = Path("data") / MONITORING_FOLDER / ALERTS_FILE
 APPROVERS: Final = {"ml_lead": "Asha", "quant_lead": "Bela", "risk_manager": "Chen"}
 
 SETTINGS: Final = {
@@ -39,16 +43,15 @@ SETTINGS: Final = {
     "SENSEQUANT_STUDENT_MONITORING_ENABLED": "true",
     "SENSEQUANT_STUDENT_MONITORING_WINDOW_HOURS": "480",
     "SENSEQUANT_STUDENT_MONITORING_MIN_SAMPLES": "50",
-    "SENSEQUANT_STUDENT_MONITORING_HIT_RATIO_DROP_THRESHOLD": "0.2",
-    "SENSEQUANT_STUDENT_MONITORING_PRECISION_DROP_THRESHOLD": "0.2",
     "SENSEQUANT_STUDENT_AUTO_ROLLBACK_ENABLED": "true",
 }
 
 _WIDTH: Final = 110
 _MEANING: Final = {
-    "INCONCLUSIVE": "a model is served, and too few of its predictions have an outcome to say anything",
+    "INCONCLUSIVE": "too few of its predictions have an outcome to say anything",
     "OK": "enough outcomes, and nothing that speaks against the model",
-    "ALERTING": "a rolling figure is under its threshold: people are told; a threshold alone takes nothing back",
+    "ALERTING": "a given threshold is broken and people are told; chance does that now and then, so a threshold takes "
+    "nothing back",
     "CONFIRMING": "the sequential detector has its evidence: an alert goes out, and the question is asked again, "
     "on outcomes that share no bar with those of the alert",
     "ROLLING_BACK": "confirmed, and the release before it does better on the same bars: the machine asks the "
@@ -68,7 +71,7 @@ def tour(root: Path) -> None:
 
     heading("First student: train, validate")
     explain(
-        "A teacher learns from 300 sessions, a small student from the teacher. It is judged on the 200 sessions after "
+        "A teacher learns from 300 sessions which way the next close goes, a small student from the teacher. It is judged on the 200 sessions after "
         "them, against the baseline rule: seven metrics, and how sure one can be that it is better."
     )
     train_and_validate(story.first)
@@ -90,10 +93,15 @@ def tour(root: Path) -> None:
     watch_live(story)
 
     heading("What is on record")
+    explain(
+        "The second model is quarantined and is not promoted again unseen; somebody else than the machine ratifies the "
+        "rollback with sqkit ratify. The log is a chain of digests: a line that is changed or cut shows."
+    )
     at = dt.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), dt.UTC)
     run(at, "status")
-    run(at, "history")
     run(at, "monitor", allowed=(0, 1))
+    run(at, "verify", "--audit")
+    run(at, "history")
     close(root, story)
 
 
@@ -104,11 +112,10 @@ def make_settings(root: Path) -> None:
     """Write the tour's own `.env`: the user's settings would change what happens."""
     (root / ".env").write_text("".join(f"{name}={value}\n" for name, value in SETTINGS.items()))
     explain(
-        "Its .env enables scoring, monitoring and automatic rollback. Four things differ from the defaults and from "
-        "what you would want: the rolling window holds 20 sessions (480 hours of session days; with daily bars the "
-        "default of 24 hours would hold one), a sample is enough at 50 instead of 100, a loss means 20 points "
-        "instead of 10 (so that the restored model proves itself in weeks, not in a year), and a model may be ten years "
-        "old. One false alert in 100 session days, and one false confirmation in 20 alerts, are the defaults."
+        "Its .env enables scoring, monitoring and automatic rollback. Three more things differ from the defaults: the "
+        "rolling window holds 20 sessions (480 hours of session days; with daily bars the default of 24 hours would "
+        "hold one), a sample is enough at 50 instead of 100, and a model may be ten years old. What decides about the "
+        "rollback is as by default: one false alert in 100 session days, one false confirmation in 20 alerts."
     )
 
 
@@ -128,7 +135,8 @@ def train_and_validate(chapter: Chapter) -> None:
     """Teacher, student, verdict."""
     teacher, student = f"{chapter.folder}/teacher", f"{chapter.folder}/student"
     dates = ("--start", chapter.start, "--end", chapter.training_end)
-    run(chapter.evening, "train-teacher", "--strategy", "swing", *dates, "--output-dir", teacher)
+    horizon = ("--horizon-bars", str(HORIZON_BARS))
+    run(chapter.evening, "train-teacher", "--strategy", "swing", *horizon, *dates, "--output-dir", teacher)
     window = ("--validation-start", chapter.judged_from, "--validation-end", chapter.end)
     run(
         chapter.evening,
@@ -161,25 +169,25 @@ def watch_live(story: Story) -> None:
     """Bars into the engine until the machine has come to rest."""
     explain(
         "An engine serves the second student, bar after bar, as a feed would deliver them; the first one is asked "
-        "beside it and not listened to. A monitor joins each prediction to what became of it five bars later. "
+        "beside it and not listened to. A monitor joins each prediction to what became of it at the next close. "
         "You would start your host; sqkit replay feeds stored bars in its place."
     )
     say()
-    turned = False
+    served = ""
     with Live(story) as live:
-        say(f"{iso_date(story.live_from)}  live: {live.engine.student_model_version}")
         for day, steps in live.sessions():
-            if day >= story.breaks_on and not turned:
-                turned = True
+            if live.engine.student_model_version != served:
+                served = live.engine.student_model_version
+                say(f"{iso_date(day)}  the engine serves {served}")
+            if day == story.breaks_on:
                 say(f"{iso_date(day)}  from this session on the signal points the wrong way; nobody is told")
             for step in steps:
-                show_step(step, live)
+                show_step(step)
         os.environ["SOURCE_DATE_EPOCH"] = str(live.now_seconds)
-        say(f"{iso_date(day)}  live: {live.engine.student_model_version}")
 
 
-def show_step(step: Mapping[str, Any], live: Live) -> None:
-    """One change of state, with what it rests on."""
+def show_step(step: Mapping[str, Any]) -> None:
+    """One change of state, with what it rests on and what it left on record."""
     say(f"{step['at'][:10]}  {step['before']} -> {step['after']}")
     said = f"{step['reason']}. {_MEANING[step['after']]}"
     evidence = step["evidence"]
@@ -191,9 +199,16 @@ def show_step(step: Mapping[str, Any], live: Live) -> None:
             f"{in_words(evidence['live'])}, of the earlier one being better {in_words(evidence['pair'])}; "
             f"{evidence['needed']:.0f} is enough)"
         )
-    if step["after"] == "VERIFYING":
-        said += f" (served now: {live.engine.student_model_version})"
     explain(said, indent=12)
+    if step["after"] == "CONFIRMING":
+        alert = parse_json(ALERTS.read_bytes().splitlines()[-1], ALERTS)
+        say(f"            alert sent: {alert['summary']}")
+        explain(f"it {alert['will']}", indent=24)
+    if step["after"] == "VERIFYING":
+        number, entry = next(
+            one for one in enumerate(read_audit(Path("data/models")), 1) if one[1]["kind"] == ROLLBACK
+        )
+        say(f"            audit line {number}, {entry['digest'][:12]}: by {entry['actor']['name']}")
 
 
 def close(root: Path, story: Story) -> None:
@@ -202,6 +217,7 @@ def close(root: Path, story: Story) -> None:
     say(f"folder           {root}")
     for name, chapter in (("first", story.first), ("second", story.second)):
         say(f"{name:6} report    {root / 'reports' / f'{chapter.version}-v1' / 'checklist.html'}")
+    say(f"alerts           {root / ALERTS}")
     say(f"telemetry        {root / 'data/telemetry'}")
     say(f"audit log        {root / 'data/models/audit.jsonl'}")
     say("In that folder, as in any project: sqkit history, sqkit monitor dry-run, sqkit monitor simulate.")

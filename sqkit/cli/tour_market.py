@@ -21,15 +21,16 @@ from sqkit.sessions import load_sessions
 MARKET: Final = "us"
 INTERVAL: Final = "1d"
 SYMBOLS: Final = 8
+HORIZON_BARS: Final = 1
 CHAPTER_SESSIONS: Final = 500
 TRAINING_SESSIONS: Final = 300
 LIVE_SESSIONS: Final = 300
 BREAKS_AFTER: Final = 40
 """Live sessions before the signal turns round."""
 
-SEED: Final = 8
-EDGE: Final = 0.8
-"""Both students of this market earn their promotion under the default policy; most seeds need a longer one."""
+SEED: Final = 3
+EDGE: Final = 0.9
+"""With most seeds both students earn their promotion under the default policy; with this one the story is short."""
 
 
 @dataclass(frozen=True)

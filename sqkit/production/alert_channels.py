@@ -26,14 +26,12 @@ from urllib.parse import unquote
 from sqkit.errors import SqkitError
 from sqkit.files import canonical_json, make_folder, read_plain
 from sqkit.production.alerts import Alert, posted, webhook_event, webhook_id
+from sqkit.production.monitor_log import COMPONENT, logger
 from sqkit.production.monitor_store import MONITORING_FOLDER
 from sqkit.production.slots import models_folder
 from sqkit.production.webhook import DELIVERIES_FILE, start_delivery, webhook_problems
 from sqkit.production.webhook_delivery import BACK_OFF_SECONDS, TIMEOUT_SECONDS, split_url
 from sqkit.settings import PREFIX, Settings
-
-logger = logging.getLogger("sqkit.production.monitoring")
-COMPONENT: Final = {"component": "monitoring"}
 
 ALERTS_FILE: Final = "alerts.jsonl"
 LOG: Final = "log"

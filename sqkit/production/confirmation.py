@@ -24,7 +24,7 @@ class Confirmation:
     metric
         Whose detector gave the alert.
     miss_rate
-        What the live model is held against: see `sqkit.production.model_watch.miss_rate_bound`.
+        What the live model is held against: see `sqkit.sequential_bets.miss_rate_bound`.
     streams
         Label horizon in bars.
     after

@@ -21,13 +21,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any, Final, Self
 
 from sqkit.errors import UsageError
-
-SHIFTS: Final = (0.03, 0.05, 0.08, 0.12, 0.18, 0.25)
-"""Losses of hit ratio that the mixture is tuned to."""
+from sqkit.sequential_bets import bets_of
 
 PAIR_BETS: Final = (0.1, 0.2, 0.35)
 """Shares of the wealth that paired evidence stakes on the archived model being the better one."""
@@ -39,35 +36,8 @@ BOTH_BAD: Final = 10.0
 """So many times the evidence that is enough elsewhere says that the archived model is bad too: chance reaches that
 rarely, and then a model that could have been restored is halted instead."""
 
-_WIDEST: Final = 0.95
-"""A bet loses at most this share of what it has; one that could lose all would never come back."""
-
 _CEILING: Final = 1e100
 """Levels stop here: beyond every threshold, and JSON has no infinity. Cutting evidence only weakens it."""
-
-
-def wilson_upper(rate: float, count: float, confidence: float = 0.9) -> float:
-    """Upper end of the one-sided Wilson interval (1927) of a rate.
-
-    Parameters
-    ----------
-    rate
-        Observed, in [0, 1].
-    count
-        Observations it rests on, above 0; an effective number need not be whole.
-    confidence
-        That the true rate is not above.
-
-    Raises
-    ------
-    UsageError
-        A value lies outside its range.
-    """
-    if not (0.0 <= rate <= 1.0 and count > 0.0 and 0.0 < confidence < 1.0):
-        raise UsageError(f"wilson_upper({rate}, {count}, {confidence}): give shares, and a count above 0")
-    z = NormalDist().inv_cdf(confidence)
-    spread = z * math.sqrt(rate * (1.0 - rate) / count + (z / (2.0 * count)) ** 2)
-    return min((rate + z * z / (2.0 * count) + spread) / (1.0 + z * z / count), 1.0)
 
 
 def shiryaev_roberts_step(level: float, likelihood_ratio: float, weight: float = 1.0) -> float:
@@ -166,12 +136,12 @@ class MixtureShiryaevRoberts(_Mixture):
     """When did the misses become too many? Shiryaev-Roberts e-detector, a mixture over six sizes of loss.
 
     ``R_j <- (weight + R_j) * (1 + lambda_j * (miss - miss_rate))`` with ``lambda_j = d_j / (q (1 - q))`` for d in
-    `SHIFTS`; a bet that could lose nearly everything on one bar is left out.
+    `sqkit.sequential_bets.SHIFTS`; a bet that could lose nearly everything on one bar is left out.
 
     Parameters
     ----------
     miss_rate
-        The baseline q, in (0, 1). An estimate is no baseline: take its upper bound, `wilson_upper`.
+        The baseline q, in (0, 1). An estimate is no baseline: take its upper bound, `sqkit.sequential_bets.wilson_upper`.
     streams
         Label horizon in bars.
 
@@ -182,7 +152,7 @@ class MixtureShiryaevRoberts(_Mixture):
     """
 
     def __init__(self, miss_rate: float, streams: int = 1) -> None:
-        super().__init__(0.0, miss_rate, _bets(miss_rate), streams, 0.0)
+        super().__init__(0.0, miss_rate, bets_of(miss_rate), streams, 0.0)
 
     @property
     def level(self) -> float:
@@ -252,7 +222,7 @@ class MixtureEvidence(_Mixture):
     @classmethod
     def of_misses(cls, miss_rate: float, streams: int = 1) -> Self:
         """Are the misses, in [0, 1], more than a baseline's?"""
-        return cls(miss_rate, _bets(miss_rate), streams, lowest=0.0)
+        return cls(miss_rate, bets_of(miss_rate), streams, lowest=0.0)
 
     @classmethod
     def of_pairs(cls, streams: int = 1) -> Self:
@@ -417,14 +387,6 @@ class RiskAdjustedCusum(_Level):
             raise UsageError(f"miss {miss}, expected {expected_miss}: give 0 or 1, and a probability")
         self.level = cusum_step(self.level, float(miss) * self._up - math.log1p(self._excess * expected_miss))
         return self.level
-
-
-def _bets(miss_rate: float) -> tuple[float, ...]:
-    """The bets on `SHIFTS` that are safe at a miss rate; where none is, one that stakes half of what it has."""
-    if not 0.0 < miss_rate < 1.0:
-        raise UsageError(f"miss rate {miss_rate}: give a rate between 0 and 1")
-    tuned = (shift / (miss_rate * (1.0 - miss_rate)) for shift in SHIFTS)
-    return tuple(bet for bet in tuned if bet < _WIDEST / miss_rate) or (0.5 / miss_rate,)
 
 
 def log_ratios(good: float, bad: float) -> tuple[float, float]:

@@ -8,7 +8,6 @@ defined is absent, never NaN. Names end in their unit; what each means stands in
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import math
 from collections import Counter as PlainCounter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,11 +18,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sqkit.production.monitor_log import COMPONENT, logger
 from sqkit.production.monitor_machine import STATES
 from sqkit.records import PREDICTION
 from sqkit.settings import Settings
-
-logger = logging.getLogger("sqkit.production.monitoring")
 
 LATENCY_SECONDS: Final = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 """Bounds of the buckets of the latency histogram."""
@@ -162,7 +160,7 @@ def serve_metrics(
             settings.metrics_host,
             settings.metrics_port,
             problem.strerror or type(problem).__name__,
-            extra={"component": "monitoring"},
+            extra=COMPONENT,
         )
         return None
     return exporter

@@ -8,20 +8,16 @@ share of a day, so a level of D comes by chance once in D days or less often, ho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
-from sqkit.production.detectors import MixtureShiryaevRoberts, wilson_upper
+from sqkit.production.detectors import MixtureShiryaevRoberts
 from sqkit.production.live_outcomes import ClosedBar, Row
 from sqkit.production.monitor_rules import SAMPLES, ThresholdRules, counts_of
 from sqkit.records import FLAT, LONG, UNKNOWN
+from sqkit.sequential_bets import DETECTED, miss_rate_bound
 
-HIT_RATIO: Final = "hit_ratio"
-PRECISION: Final = "precision_long"
-DETECTED: Final = (HIT_RATIO, PRECISION)
-"""Metrics that a detector watches; the budget of false alerts is split between them."""
-
-_HIGHEST_MISS_RATE: Final = 0.98
+HIT_RATIO, PRECISION = DETECTED
 
 
 def stream_of(bar: ClosedBar, horizon_bars: int, *, daily: bool) -> int:
@@ -43,18 +39,6 @@ def missed(metric: str, calls: Iterable[tuple[int, int | None]]) -> float | None
         if outcome not in (None, UNKNOWN) and (call == LONG if metric == PRECISION else call != FLAT)
     ]
     return sum(judged) / len(judged) if judged else None
-
-
-def miss_rate_bound(baseline: MonitoringBaseline, metric: str) -> float | None:
-    """The validated miss rate at its worst: the upper end of its one-sided 90 % Wilson interval.
-
-    None where the metric was not validated, or leaves no room for a loss.
-    """
-    validated = getattr(baseline, metric)
-    if validated is None:
-        return None
-    bound = wilson_upper(1.0 - validated.rate, validated.effective)
-    return bound if 0.0 < bound < _HIGHEST_MISS_RATE else None
 
 
 class Detector:
@@ -136,7 +120,7 @@ class ModelWatch:
         self.detectors: dict[str, Detector] = {}
         for metric in DETECTED if baseline else ():
             assert baseline is not None
-            bound = miss_rate_bound(baseline, metric)
+            bound = miss_rate_bound(getattr(baseline, metric))
             if bound is not None:
                 self.detectors[metric] = Detector(
                     metric,

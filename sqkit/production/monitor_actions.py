@@ -7,7 +7,6 @@ a crash is found in the audit log and not carried out again.
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from sqkit.errors import SqkitError
 from sqkit.people import AUTOMATIC, Actor
 from sqkit.production.changes import Production
 from sqkit.production.interventions import halt
+from sqkit.production.monitor_log import COMPONENT, logger
 from sqkit.production.monitor_machine import (
     HALTED,
     INCONCLUSIVE,
@@ -35,8 +35,6 @@ from sqkit.production.monitor_machine import (
 from sqkit.production.outcomes import DegradationAlert
 from sqkit.production.promoter import StudentModelPromoter
 from sqkit.settings import Settings
-
-logger = logging.getLogger("sqkit.production.monitoring")
 
 _DIGITS: Final = 12
 _QUIET: Final = (OK, INCONCLUSIVE)
@@ -117,9 +115,7 @@ class PromoterActions:
             if told and self._production.log.path.exists():
                 self._append(told)
         except (SqkitError, OSError) as problem:
-            logger.warning(
-                "a step of monitoring is not in the audit log: %s", problem, extra={"component": "monitoring"}
-            )
+            logger.warning("a step of monitoring is not in the audit log: %s", problem, extra=COMPONENT)
 
     def _append(self, steps: list[Step]) -> None:
         kept = {_named(entry) for entry in _monitor_lines(self._production.log.entries(), self._slot.name)}
@@ -137,7 +133,7 @@ class PromoterActions:
                 self._production.append(self._slot, MONITOR, content, actor=self._actor)
 
     def _say(self, line: str) -> None:
-        logger.warning("%s", line, extra={"component": "monitoring"})
+        logger.warning("%s", line, extra=COMPONENT)
 
 
 class RecordedActions:

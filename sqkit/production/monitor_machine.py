@@ -22,8 +22,10 @@ from sqkit.production.bar_clock import HOURS_PER_DAY, BarClock
 from sqkit.production.confirmation import Confirmation, in_words
 from sqkit.production.detectors import Sprt
 from sqkit.production.live_outcomes import ClosedBar
-from sqkit.production.model_watch import HIT_RATIO, ModelWatch, miss_rate_bound, missed, stream_of
+from sqkit.production.model_watch import HIT_RATIO, ModelWatch, missed, stream_of
+from sqkit.production.monitor_rules import TITLES
 from sqkit.records import iso_instant
+from sqkit.sequential_bets import miss_rate_bound
 
 OK: Final = "OK"
 ALERTING: Final = "ALERTING"
@@ -287,7 +289,7 @@ class SlotMachine:
     def _verification(self) -> Sprt | None:
         """A test of the restored model: as good as validated, or worse by the points that alert."""
         baseline = self.watch.baseline if self.watch else None
-        good = miss_rate_bound(baseline, HIT_RATIO) if baseline else None
+        good = miss_rate_bound(baseline.hit_ratio) if baseline else None
         if baseline is None or good is None:
             return None
         bad = min(good + self.rules.hit_ratio_drop_threshold, 0.99)
@@ -325,7 +327,7 @@ class SlotMachine:
         alarms = watch.alarms()
         if alarms:
             metric = alarms[0].metric
-            bound = miss_rate_bound(watch.baseline, metric)
+            bound = miss_rate_bound(getattr(watch.baseline, metric))
             assert bound is not None
             horizon = watch.baseline.horizon_bars
             self.confirmation = Confirmation(
@@ -334,7 +336,11 @@ class SlotMachine:
             self.raised_ns = bar.known_at_ns
             self._waited, self._hours = 0.0, self._clock.hours(bar.known_at_ns)
             self._step(
-                bar, CONFIRMING, f"{metric}: evidence of a loss", self.broken[SEQUENTIAL + metric], steps
+                bar,
+                CONFIRMING,
+                f"{TITLES[metric]}: evidence of a loss",
+                self.broken[SEQUENTIAL + metric],
+                steps,
             )
         elif self.broken and self.state != ALERTING:
             self._step(bar, ALERTING, ", ".join(sorted(self.broken)), dict(self.broken), steps)
@@ -491,7 +497,7 @@ class SlotMachine:
 def _why(confirmation: Confirmation, *, once: bool) -> str:
     """The reason of a rollback or halt, for the audit log."""
     said = (
-        f"{confirmation.metric} is worse than validated (fresh evidence {in_words(confirmation.live.value)}, "
+        f"{TITLES[confirmation.metric]} is worse than validated (fresh evidence {in_words(confirmation.live.value)}, "
         f"{1.0 / confirmation.figures()['alpha']:.0f} needed)"
     )
     if once:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sqkit.metrics import call_counts, call_shares
 from sqkit.production.confirmation import in_words
-from sqkit.production.monitor_rules import SAMPLES
+from sqkit.production.monitor_rules import SAMPLES, TITLES
 
 Outcome = tuple[Any, ...]
 
@@ -21,36 +21,50 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     since = f" since {status['since']}" if status["since"] else ""
     lines = [
         f"slot {status['slot']} ({status['strategy']}): {status['state']}{since}: {status['reason']}",
-        f"  model      {status['model_version'] or 'none'} ({status['model_digest'] or 'none was asked'})",
+        f"  model            {status['model_version'] or 'none'} ({status['model_digest'] or 'none was asked'})",
     ]
     if not status["validated"]:
-        lines.append("  baseline   none: its release says nothing of its validation, so it cannot be judged")
-    for name, one in status["rolling"].items():
-        live = "n/a" if one["value"] is None else f"{one['value']:.1%}"
-        validated = "n/a" if one["baseline"] is None else f"{one['baseline']:.1%}"
-        lines.append(f"  {name:14} {live:>6} of {one['count']:,}, validated {validated}")
-    for name, one in status["detectors"].items():
-        lines.append(f"  detector       {name}: level {one['level']:.3g} of {one['threshold']:g} days")
-    confirmation = status["confirmation"]
-    if confirmation:
         lines.append(
-            f"  confirmation   fresh evidence {in_words(confirmation['live'])}, of the earlier release being better "
-            f"{in_words(confirmation['pair'])}, of its failing {in_words(confirmation['archived'])}; "
-            f"{confirmation['needed']:g} is enough; {confirmation['calls']} calls"
+            "  baseline         none: its release says nothing of its validation, so it cannot be judged"
         )
-    lines.append(
-        f"  outcomes       {status['pending_outcomes']} pending; last bar {status['last_bar_time'] or 'none'}"
-    )
+    for name, one in status["rolling"].items():
+        live, validated = _percent(one["value"]), _percent(one["baseline"])
+        lines.append(f"  {TITLES[name]:16} {live:>6} of {one['count']:,}, validated {validated}")
+    for name, one in status["detectors"].items():
+        lines.append(
+            f"  detector         {TITLES[name]}: level {in_words(one['level'])} of {one['threshold']:g} days"
+        )
+    lines += _confirmation(status["confirmation"])
+    pending, last = status["pending_outcomes"], status["last_bar_time"]
+    lines.append(f"  outcomes         {pending} pending; last bar {last or 'none'}")
     odd = {name: count for name, count in status["counts"].items() if count and name not in _USUAL}
     if odd:
-        lines.append("  remarked       " + ", ".join(f"{name} {count:,}" for name, count in odd.items()))
-    for alert in status["alerts"]:
-        lines += [
-            f"  ALERT {alert['name']} since {alert['since']}: {alert['summary']}",
-            f"    will: {alert['will']}",
-            *(f"    {command}" for command in alert["commands"]),
-        ]
-    return lines
+        lines.append("  remarked         " + ", ".join(f"{name} {count:,}" for name, count in odd.items()))
+    lines += [f"  settings         {line}" for line in (status.get("implies") or {}).get("warnings", ())]
+    return lines + _alerts(status["alerts"])
+
+
+def _confirmation(said: Mapping[str, Any] | None) -> list[str]:
+    if not said:
+        return []
+    return [
+        f"  confirmation     fresh evidence {in_words(said['live'])}, of the earlier release being better "
+        f"{in_words(said['pair'])}, of its failing {in_words(said['archived'])}; {said['needed']:g} is enough; "
+        f"{said['calls']:,} calls"
+    ]
+
+
+def _alerts(alerts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong, a line each; then what will happen and what to type, each once."""
+    if not alerts:
+        return ["  alerts           none"]
+    lines = [
+        f"  ALERT {one['name']} since {one['since']} ({one['fingerprint'][:8]}): {one['summary']}"
+        for one in alerts
+    ]
+    lines += [f"  will: {text}" for text in dict.fromkeys(one["will"] for one in alerts)]
+    commands = dict.fromkeys(command for one in alerts for command in one["commands"])
+    return [*lines, "  to act:", *(f"    {command}" for command in commands)]
 
 
 _USUAL = ("predictions", "session_end", "no_history")
@@ -103,7 +117,7 @@ def beside_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         lines.append(f"  {row['role']} {row['model']}, on {row['shadow']['rows']:,} common rows:")
         for name in SAMPLES:
             shadow, served = row["shadow"][name], row["served"][name]
-            lines.append(f"    {name:14} {_percent(shadow):>7}, served {_percent(served):>7}")
+            lines.append(f"    {TITLES[name]:16} {_percent(shadow):>7}, served {_percent(served):>7}")
     return lines or ["  no model was asked beside it"]
 
 

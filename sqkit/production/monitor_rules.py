@@ -21,8 +21,14 @@ PRECISION_DROP: Final = "precision_drop"
 HIT_RATIO_DROP: Final = "hit_ratio_drop"
 ACCURACY_FLOOR: Final = "accuracy_floor"
 
+DROPS: Final = {PRECISION_DROP: "precision_long", HIT_RATIO_DROP: "hit_ratio"}
+"""Rule to the metric that it holds against the validated one."""
+
 SAMPLES: Final = {"precision_long": "calls_long", "hit_ratio": "calls", "accuracy": "rows"}
 """What a metric's sample is: the count of `sqkit.metrics.accuracy_metrics` behind it."""
+
+TITLES: Final = {"precision_long": "precision (LONG)", "hit_ratio": "hit ratio", "accuracy": "accuracy"}
+"""What a person calls a metric."""
 
 _TOLERANCE: Final = 1e-12
 
@@ -148,11 +154,12 @@ class ThresholdRules:
     def breaches(self) -> dict[str, dict[str, Any]]:
         """Rules that are broken now, with their figures; a rule without samples enough says nothing."""
         found = {}
-        drops = {
-            PRECISION_DROP: ("precision_long", self._rules.precision_drop_threshold),
-            HIT_RATIO_DROP: ("hit_ratio", self._rules.hit_ratio_drop_threshold),
+        thresholds = {
+            PRECISION_DROP: self._rules.precision_drop_threshold,
+            HIT_RATIO_DROP: self._rules.hit_ratio_drop_threshold,
         }
-        for name, (metric, threshold) in drops.items():
+        for name, threshold in thresholds.items():
+            metric = DROPS[name]
             validated = getattr(self._baseline, metric)
             live, samples = self.rolling.metrics()[metric], self.rolling.counts[SAMPLES[metric]]
             if validated is None or live is None or samples < self._rules.min_samples:
@@ -175,7 +182,7 @@ class ThresholdRules:
     def undecided(self) -> set[str]:
         """Rules that say neither broken nor mended: too few samples. They clear no alert."""
         unknown = set()
-        for name, metric in ((PRECISION_DROP, "precision_long"), (HIT_RATIO_DROP, "hit_ratio")):
+        for name, metric in DROPS.items():
             if self.rolling.counts[SAMPLES[metric]] < self._rules.min_samples:
                 unknown.add(name)
         return unknown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 from sqkit.errors import SqkitError
 from sqkit.production.engine_config import Config, Sink
 from sqkit.production.monitor_actions import PromoterActions
+from sqkit.production.monitor_log import COMPONENT, logger
 from sqkit.production.monitor_store import IN_MEMORY
 from sqkit.production.monitoring import MonitoringService
 from sqkit.production.scorer import StudentScorer
 from sqkit.production.slots import slot_named
-from sqkit.production.telemetry import COMPONENT, TelemetryWriter
+from sqkit.production.telemetry import TelemetryWriter
 from sqkit.settings import Settings
-
-logger = logging.getLogger("sqkit.production.monitoring")
 
 
 def monitoring_service(

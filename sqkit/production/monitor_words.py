@@ -19,7 +19,7 @@ from sqkit.production.monitor_machine import (
     VERIFYING,
     SlotMachine,
 )
-from sqkit.production.monitor_rules import ACCURACY_FLOOR
+from sqkit.production.monitor_rules import ACCURACY_FLOOR, DROPS, TITLES
 from sqkit.production.slot_behaviour import BEHAVIOUR
 from sqkit.records import iso_date, iso_instant
 from sqkit.settings import PREFIX
@@ -59,13 +59,14 @@ def wrong_now(machine: SlotMachine, alarms: Mapping[str, Mapping[str, Any]]) -> 
 def _rule(name: str, said: dict[str, Any]) -> Wrong:
     if name.startswith(SEQUENTIAL):
         metric = name.removeprefix(SEQUENTIAL)
-        text = f"{metric}: evidence of a loss, level {said.get('level', 0.0):.0f} of {said.get('threshold', 0.0):.0f} days"
+        level, threshold = in_words(said.get("level", 0.0)), said.get("threshold", 0.0)
+        text = f"{TITLES[metric]}: evidence of a loss, level {level} of {threshold:g} days"
         return Wrong(name, "critical", text, said)
     if name == ACCURACY_FLOOR:
         days = ", ".join(f"{iso_date(day)} {accuracy:.1%}" for day, accuracy in said["days"])
         text = f"accuracy below {said['floor']:.0%} of the validated {said['validated']:.1%} on {days}"
         return Wrong(name, "warning", text, said)
-    metric = name.removesuffix("_drop")
+    metric = TITLES[DROPS[name]]
     text = (
         f"{metric} {said['live']:.1%} over {said['samples']} samples, validated {said['validated']:.1%}: "
         f"{said['validated'] - said['live']:.1%} lower, {said['threshold']:.1%} alert"

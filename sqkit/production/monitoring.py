@@ -8,7 +8,6 @@ holder dies. It does not know the promoter: `on_breach` does what is asked for. 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -26,6 +25,7 @@ from sqkit.production.alerts import Alert
 from sqkit.production.audit import AuditLog
 from sqkit.production.bar_clock import BarClock
 from sqkit.production.feed_watch import FeedWatch
+from sqkit.production.monitor_log import COMPONENT, logger
 from sqkit.production.monitor_machine import Done, Request, Step
 from sqkit.production.monitor_store import IN_MEMORY, MONITORING_FOLDER, STATE_FILE, MonitorStore
 from sqkit.production.outcomes import DegradationAlert
@@ -40,8 +40,6 @@ from sqkit.settings import Settings
 if TYPE_CHECKING:
     from sqkit.production.exporter import Exporter
 
-logger = logging.getLogger("sqkit.production.monitoring")
-COMPONENT: Final = {"component": "monitoring"}
 
 POLL_SECONDS: Final = 1.0
 QUEUE_LINES: Final = 100_000
@@ -249,7 +247,7 @@ class MonitoringService:
     def _guarded_poll(self) -> None:
         try:
             self.poll()
-        except Exception as problem:
+        except Exception as problem:  # noqa: BLE001 - it stops no trading, and tries again
             self.failures += 1
             said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
             if said not in self._said:

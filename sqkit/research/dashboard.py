@@ -98,4 +98,5 @@ def voila_command(notebook: Path | None = None) -> list[str]:
         f"--MappingKernelManager.cull_idle_timeout={_IDLE_SECONDS}",
         f"--MappingKernelManager.cull_interval={_IDLE_SECONDS}",
         "--MappingKernelManager.cull_connected=True",
+        "--KernelManager.transport_encryption=auto",
     ]

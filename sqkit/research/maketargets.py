@@ -133,8 +133,13 @@ def dashboard_static() -> list[str]:
 
 def dashboard() -> list[str]:
     """Serve the dashboard live until interrupted."""
-    served = subprocess.run(voila_command(), check=False).returncode
-    if served not in (0, 130, -2):
+    with subprocess.Popen(voila_command()) as process:
+        try:
+            served = process.wait()
+        except KeyboardInterrupt:  # Voila hears it as well, and ends its kernels first
+            process.wait()
+            served = 0
+    if served:
         raise UsageError(f"the dashboard could not be served; voila ended with {served}")
     return ["the dashboard is not served any more"]
 

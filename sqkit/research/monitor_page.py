@@ -12,10 +12,16 @@ from typing import Final
 
 from sqkit.research.display import show_markdown, show_page, show_table
 from sqkit.research.monitor_figures import STATE_COLOURS, UNKNOWN_STATE
-from sqkit.research.monitor_views import Reading, Row, has_differences, panel_rows, slot_line
+from sqkit.research.monitor_text import Reading, Row
+from sqkit.research.monitor_views import has_differences, panel_rows, slot_line
 
 _TONES: Final = {"bad": "#b3261e", "warn": "#8a4b08", "": "#1f2933"}
 _MARKS: Final = {"bad": "❌ ", "warn": "", "": ""}
+_LEFT: Final = (
+    "<style>.jp-RenderedHTMLCommon :is(th, td):not(.number), .jp-RenderedHTMLCommon caption "
+    "{ text-align: left; caption-side: top; }</style>\n"
+)
+"""JupyterLab and Voila set every cell to the right; reports drop this block and use their own style sheet."""
 _UNWATCHED: Final = "NOT MONITORED"
 
 
@@ -55,7 +61,7 @@ def panel_html(known: Reading) -> str:
         f'<td style="text-align:left;color:{_TONES[tone]};font-weight:{600 if tone else 400}">{html.escape(said)}</td></tr>'
         for what, said, tone in panel_rows(known)
     )
-    return f"{band}\n<table>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    return f"{_LEFT}{band}\n<table>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
 
 def panel_markdown(known: Reading) -> str:
