@@ -62,7 +62,7 @@ def status(
             found, lines = [], list[str]()
             for service in services:
                 service.poll()
-                known = service.status()
+                known = service.status() | {"implies": service.implies()}
                 lines += status_lines(known)
                 if challenger:
                     rows = beside(service.outcomes(), known.get("model_digest") or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,9 @@ def simulate(
             continue
         baseline = _baseline(settings, name, digits)
         clock = BarClock(load_sessions(baseline.market, settings.sessions_file), baseline.interval)
+        print(
+            f"slot {name}: every rule over {shuffles} orders of its session days", file=sys.stderr, flush=True
+        )
         told = run_rules(mine, baseline, rules, clock, shuffles=shuffles, seed=seed)
         found[name] = {"model": digits, **told}
         lines += [f"slot {name}, model {digits}", *told_lines(told)]

@@ -13,16 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from sqkit.artifacts import CHECKLIST_FILE
 from sqkit.errors import SqkitError, UsageError
-from sqkit.files import parse_json
 from sqkit.monitoring_baseline import SECTION, MonitoringBaseline, MonitoringRules
-from sqkit.production.archive import archived_file
 from sqkit.production.audit import AuditLog
 from sqkit.production.bar_clock import HOURS_PER_DAY, BarClock
 from sqkit.production.monitor_report import beside, by_symbol
 from sqkit.production.monitor_store import MONITORING_FOLDER, STATE_FILE, MonitorStore
-from sqkit.production.release import read_release
+from sqkit.production.release_baselines import released_checklist
 from sqkit.production.served_log import EngineRun, engine_runs
 from sqkit.production.slots import all_slots, models_folder, slot_named
 from sqkit.production.status import status as live_status
@@ -212,17 +209,7 @@ def _checklist_of(settings: Settings, root: Path, slot: str, model: str) -> dict
         return None
     models_dir = models_folder(settings, root)
     try:
-        place = slot_named(settings, slot, root)
         log = AuditLog(models_dir, tuple(one.release_path for one in all_slots(settings, root)))
-        if not log.path.exists():
-            record = read_release(place.release_path)
-            return record["checklist"] if str(record["model"] or "").startswith(model) else None
-        for release in log.state(place.name).releases.values():
-            if release.model.startswith(model) and CHECKLIST_FILE in release.files:
-                digest = release.files[CHECKLIST_FILE]
-                data = archived_file(models_dir, release.name, CHECKLIST_FILE, digest)
-                decided: dict[str, Any] = parse_json(data, Path(release.name) / CHECKLIST_FILE)
-                return decided
+        return released_checklist(models_dir, slot_named(settings, slot, root), log, model)
     except (SqkitError, OSError):
         return None
-    return None

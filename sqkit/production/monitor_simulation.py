@@ -13,7 +13,7 @@ day on, while every rule starts with no evidence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,12 +22,13 @@ import numpy as np
 from sqkit.errors import UsageError
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
 from sqkit.production.bar_clock import HOURS_PER_DAY, BarClock
-from sqkit.production.simulated_rules import ROLLING_CALLS, ROLLING_DROP, Path, Rule, rules_of
+from sqkit.production.simulated_rules import ROLLING, ROLLING_CALLS, ROLLING_DROP, Path, Rule, rules_of
 from sqkit.records import DOWN, FLAT, LONG, SHORT, UP, iso_date, iso_instant
-from sqkit.rule_figures import LOSSES, QUARTER_DAYS
+from sqkit.rule_figures import LOSSES, QUARTER_DAYS, median_delay
 
 SHUFFLES: Final = 200
 _FEWEST_DAYS: Final = 2
+_MOST_ROWS: Final = 5_000_000
 
 Outcome = tuple[Any, ...]
 
@@ -144,14 +145,13 @@ def simulate(
             f"{length} session days, {shuffles} shuffles: at least two days and one shuffle are needed"
         )
     every = rules_of(baseline, rules, log.path)
-    random = np.random.default_rng(seed)
-    nulls = [
-        as_validated(log.shuffled(random.permutation(length)), baseline, random) for _ in range(shuffles)
-    ]
-    hit_ratio = baseline.hit_ratio.rate if baseline.hit_ratio else 1.0
-    worse = {
-        name: [with_loss(path, loss / hit_ratio, random) for path in nulls] for name, loss in LOSSES.items()
-    }
+    by_chance = dict.fromkeys(every, 0)
+    days: dict[str, dict[str, list[float]]] = {name: {loss: [] for loss in LOSSES} for name in every}
+    for paths in _portions(log, baseline, shuffles, seed):
+        for name, rule in every.items():
+            by_chance[name] += sum(len(alerts) for alerts in rule(paths["null"]))
+            for loss in LOSSES:
+                days[name][loss] += _first_days(rule(paths[loss]), paths[loss])
     calls = log.path.call != FLAT
     return {
         "log": {
@@ -163,34 +163,56 @@ def simulate(
             "last_day": iso_date(int(log.days[-1])),
             "validated_hit_ratio": baseline.hit_ratio.rate if baseline.hit_ratio else None,
         },
-        "rules": {name: _told(rule, log, nulls, worse) for name, rule in every.items()},
+        "rules": {
+            name: _logged(rule, log)
+            | {
+                "delay_days": {loss: _median(found) for loss, found in days[name].items()},
+                "false_alerts_per_quarter": round(by_chance[name] / shuffles * QUARTER_DAYS / length, 2),
+            }
+            for name, rule in every.items()
+        },
         "seed": seed,
         "shuffles": shuffles,
     }
 
 
-def _told(
-    rule: Rule, log: OutcomeLog, nulls: Sequence[Path], worse: Mapping[str, Sequence[Path]]
-) -> dict[str, Any]:
+def _portions(
+    log: OutcomeLog, baseline: MonitoringBaseline, shuffles: int, seed: int
+) -> Iterator[dict[str, list[Path]]]:
+    """Orders of the days under the null and under each loss, as many at once as fit into memory; each has its own seed."""
+    size = max(_MOST_ROWS // len(log.path.call), 1)
+    hit_ratio = baseline.hit_ratio.rate if baseline.hit_ratio else 1.0
+    for first in range(0, shuffles, size):
+        paths: dict[str, list[Path]] = {name: [] for name in ("null", *LOSSES)}
+        for number in range(first, min(first + size, shuffles)):
+            random = np.random.default_rng([seed, number])
+            null = as_validated(log.shuffled(random.permutation(len(log.days))), baseline, random)
+            paths["null"].append(null)
+            for name, loss in LOSSES.items():
+                paths[name].append(with_loss(null, loss / hit_ratio, random))
+        yield paths
+
+
+def _logged(rule: Rule, log: OutcomeLog) -> dict[str, Any]:
+    """What a rule said of the log as it was."""
     (alerts,) = rule([log.path])
-    length = len(log.days)
-    by_chance = sum(len(one) for one in rule(nulls)) / len(nulls)
     return {
         "alerts": len(alerts),
-        "delay_days": {name: _delay(rule(paths), paths) for name, paths in worse.items()},
-        "false_alerts_per_quarter": round(by_chance * QUARTER_DAYS / length, 2),
         "first": iso_instant(int(log.starts_ns[alerts[0]])) if len(alerts) else None,
-        "per_quarter": round(len(alerts) * QUARTER_DAYS / length, 2),
+        "per_quarter": round(len(alerts) * QUARTER_DAYS / len(log.days), 2),
     }
 
 
-def _delay(alerts: Sequence[np.ndarray], paths: Sequence[Path]) -> int | None:
-    """Median session days up to the first alert, that of the alert included."""
-    days = [
+def _first_days(alerts: Sequence[np.ndarray], paths: Sequence[Path]) -> list[float]:
+    """Session days up to the first alert, that of the alert included; infinite where there is none."""
+    return [
         float(path.day[one[0]]) + 1.0 if len(one) else np.inf for one, path in zip(alerts, paths, strict=True)
     ]
-    middle = float(np.quantile(days, 0.5, method="higher"))
-    return int(middle) if np.isfinite(middle) else None
+
+
+def _median(days: Sequence[float]) -> int | None:
+    middle = median_delay(np.array(days))
+    return None if middle is None else int(middle)
 
 
 def as_validated(path: Path, baseline: MonitoringBaseline, random: np.random.Generator) -> Path:
@@ -245,10 +267,10 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     found = [
         f"{log['first_day']} .. {log['last_day']}: {log['days']} session days, {log['bars']:,} bars, {log['calls']:,} "
         f"calls; hit ratio {live}, validated {validated}",
-        f"each rule over this log as it was; by chance: over {told['shuffles']} random orders of its session days (seed "
-        f"{told['seed']}), its calls made right as often as validated;",
-        "delay: median session days until a loss of 5 and of 10 points from the first day on is seen. A quarter has "
-        f"{QUARTER_DAYS} session days.",
+        f"by chance: alerts a quarter ({QUARTER_DAYS} session days) were the model as good as validated, over "
+        f"{told['shuffles']} random orders of these days (seed {told['seed']})",
+        "-5, -10: median session days until a loss of so many points, from the first day on, is seen; never: half of the "
+        "orders end first",
         "",
         f"{'rule':26} {'alerts':>6} {'a quarter':>9} {'by chance':>9} {'-5':>6} {'-10':>6}  first alert",
     ]
@@ -262,7 +284,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     return [
         *found,
         "",
-        f"rolling_200: the last {ROLLING_CALLS} calls {ROLLING_DROP:.0%} under the validated hit ratio. The cumulative "
-        "sums are set to as many false alerts as a sequential detector, were outcomes independent: where they",
-        "alert more often by chance, they are not. never: half of the orders end before it is seen.",
+        f"{ROLLING}: the last {ROLLING_CALLS} calls lie {100 * ROLLING_DROP:.0f} points under the validated hit ratio. The "
+        "cumulative sums are set to as",
+        "many false alerts as a sequential detector if outcomes were independent: where chance brings more, they are not.",
     ]

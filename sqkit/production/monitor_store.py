@@ -37,10 +37,11 @@ create table if not exists bars (
   primary key (slot, bar_time)) without rowid;
 create table if not exists steps (slot text, number integer, step text not null, primary key (slot, number));
 create table if not exists outbox (slot text, number integer, alert text not null, primary key (slot, number));
+create table if not exists implied (slot text primary key, of text not null, found text not null);
 create table if not exists acknowledged (slot text, fingerprint text, said text, primary key (slot, fingerprint));
 """
 _FOLLOWS: Final = ("slots", "symbols", "sources", "outcomes", "bars", "steps", "outbox")
-"""Tables that follow from telemetry; what a person acknowledged does not."""
+"""Tables that follow from telemetry. What a person acknowledged does not, nor what settings imply."""
 
 
 class StoredSlot(NamedTuple):
@@ -84,7 +85,7 @@ class MonitorStore:
         try:
             if isinstance(path, Path) and not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            where = f"file:{path}?mode=ro" if read_only else str(path)
+            where = f"{Path(path).absolute().as_uri()}?mode=ro" if read_only else str(path)
             self._base = sqlite3.connect(
                 where, timeout=_WAIT_SECONDS, uri=read_only, isolation_level=None, check_same_thread=False
             )
@@ -215,6 +216,17 @@ class MonitorStore:
         """Fingerprint to who has seen the alert, when, and what they said."""
         rows = self._base.execute("select fingerprint, said from acknowledged where slot = ?", (slot,))
         return {fingerprint: json.loads(said) for fingerprint, said in rows}
+
+    # --- what the settings imply for the model that is watched
+
+    def keep_implied(self, slot: str, of: str, found: Mapping[str, Any]) -> None:
+        """Keep what takes seconds to work out, with the digest of what it was worked out from."""
+        self._base.execute("insert or replace into implied values (?, ?, ?)", (slot, of, _text(found)))
+
+    def implied(self, slot: str, of: str = "") -> dict[str, Any] | None:
+        """What was kept; None where nothing was, or from something else than `of`."""
+        row = self._base.execute("select of, found from implied where slot = ?", (slot,)).fetchone()
+        return None if row is None or of not in ("", row[0]) else json.loads(row[1])
 
     # --- for pages
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from sqkit.files import lock_file
+from sqkit.files import lock_file, sha256_json
 from sqkit.monitoring_baseline import MonitoringRules
+from sqkit.monitoring_rates import implied
 from sqkit.production.alert_channels import Channels
 from sqkit.production.alerts import Alert
 from sqkit.production.audit import AuditLog
@@ -120,6 +121,7 @@ class MonitoringService:
         self._caught_up = False
         self._feed = FeedWatch(self.slot.name, strategy, settings.feed_stale_seconds, now_ns)
         self._latest: dict[str, Any] = {}
+        self._implied: dict[str, Any] | None = None
         self._exporter: Exporter | None = None
         self.failures = 0
         self._said: set[str] = set()
@@ -164,11 +166,32 @@ class MonitoringService:
                 return self._status_now(self.monitor)
         return stored_status(self._state, self.slot.name) | {"holder": False}
 
+    def implies(self) -> dict[str, Any] | None:
+        """What the settings imply for the watched model (`sqkit.monitoring_rates.implied`); the first time takes seconds."""
+        with self._working:
+            return self._implies(self.monitor) if self.monitor is not None else self.status().get("implies")
+
     def _status_now(self, monitor: SlotMonitor) -> dict[str, Any]:
         known = monitor.status()
         feed = [alert.to_dict() for alert in self._feed.firing()]
         about = {"alerts": [*known["alerts"], *feed], "holder": True, **self._feed.figures()}
-        return known | about | {"channel_problems": self._channels.problems()}
+        return known | about | {"channel_problems": self._channels.problems(), "implies": self._implied}
+
+    def _implies(self, monitor: SlotMonitor) -> dict[str, Any] | None:
+        """What the settings imply for the model that is watched; worked out once, which takes seconds, and said."""
+        assert self._store is not None
+        watch, slot = monitor.machine.watch, self.slot.name
+        if watch is None or watch.baseline is None:
+            return None
+        of = sha256_json([watch.baseline.to_dict(), monitor.rules.to_dict()])
+        found = self._store.implied(slot, of)
+        if found is None:
+            found = implied(watch.baseline, monitor.rules)
+            self._store.keep_implied(slot, of, found)
+            for line in found["warnings"]:
+                logger.warning("slot %s: %s", slot, line, extra=COMPONENT)
+        self._implied = found
+        return found
 
     def steps(self) -> list[dict[str, Any]]:
         """Every change of state of the slot that is kept, oldest first."""
@@ -243,6 +266,9 @@ class MonitoringService:
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
             self._guarded_poll()
+            with self._working:
+                if self.monitor is not None and self._implied is None:
+                    self._implies(self.monitor)
 
     def _guarded_poll(self) -> None:
         try:
@@ -363,7 +389,6 @@ def stored_status(state: Path | str, slot: str) -> dict[str, Any]:
     store = MonitorStore(state, read_only=True)
     try:
         stored = store.load(slot)
-        status: dict[str, Any] = stored.state["status"] if stored else {}
-        return status
+        return {**stored.state["status"], "implies": store.implied(slot)} if stored else {}
     finally:
         store.close()

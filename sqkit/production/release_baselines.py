@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sqkit.artifacts import CHECKLIST_FILE
 from sqkit.errors import SqkitError
@@ -37,19 +38,28 @@ class ReleaseBaselines:
         """What a model was validated at; None where no release says so."""
         if model and self._known.get(model) is None:
             try:
-                self._known[model] = self._read(model)
+                decision = released_checklist(self._models_dir, self._slot, self._log, model)
             except (SqkitError, OSError):
-                self._known[model] = None
+                decision = None
+            self._known[model] = MonitoringBaseline.of_checklist(decision)
         return self._known.get(model)
 
-    def _read(self, model: str) -> MonitoringBaseline | None:
-        if not self._log.path.exists():
-            record = read_release(self._slot.release_path)
-            named = str(record["model"] or "").startswith(model)
-            return MonitoringBaseline.of_checklist(record["checklist"]) if named else None
-        for release in self._log.state(self._slot.name).releases.values():
-            if release.model.startswith(model) and CHECKLIST_FILE in release.files:
-                name, digest = release.name, release.files[CHECKLIST_FILE]
-                data = archived_file(self._models_dir, name, CHECKLIST_FILE, digest)
-                return MonitoringBaseline.of_checklist(parse_json(data, Path(name) / CHECKLIST_FILE))
-        return None
+
+def released_checklist(models_dir: Path, slot: Slot, log: AuditLog, model: str) -> dict[str, Any] | None:
+    """The decision on a model, by the first digits of its digest; None where no release of the slot has it.
+
+    Raises
+    ------
+    SqkitError
+        Log, release or record do not hold.
+    """
+    if not log.path.exists():
+        record = read_release(slot.release_path)
+        return record["checklist"] if str(record["model"] or "").startswith(model) else None
+    for release in log.state(slot.name).releases.values():
+        if release.model.startswith(model) and CHECKLIST_FILE in release.files:
+            name, digest = release.name, release.files[CHECKLIST_FILE]
+            data = archived_file(models_dir, name, CHECKLIST_FILE, digest)
+            decided: dict[str, Any] = parse_json(data, Path(name) / CHECKLIST_FILE)
+            return decided
+    return None

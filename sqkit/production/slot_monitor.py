@@ -8,20 +8,15 @@ the portions in which records arrive change nothing.
 from __future__ import annotations
 
 import datetime as dt
-import functools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sqkit.errors import SessionsError
-from sqkit.files import canonical_json
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
-from sqkit.monitoring_rates import implied
 from sqkit.production.alerts import Alert, AlertBook
 from sqkit.production.bar_clock import BarClock
 from sqkit.production.live_outcomes import ClosedBar, Contract, OutcomeBook
-from sqkit.production.monitor_log import COMPONENT, logger
 from sqkit.production.monitor_machine import Done, Request, SlotMachine, Step
 from sqkit.production.monitor_store import MonitorStore
 from sqkit.production.monitor_words import alert_of, wrong_now
@@ -90,7 +85,6 @@ class SlotMonitor:
         self._behaviour_halts = behaviour_halts and act is not None
         self._on_steps = on_steps or (lambda steps: None)
         self.read: dict[str, int] = {}
-        self._implied: dict[str, dict[str, Any]] = {}
         self._open()
 
     def _open(self) -> None:
@@ -112,9 +106,6 @@ class SlotMonitor:
         self.alerts.restore(stored.state["alerts"])
         self._last = _last_of(stored.state["last"])
         self.read = stored.sources
-        if stored.state["rules"] == self.rules.to_dict():  # it takes seconds to work out
-            known = stored.state["status"]
-            self._implied = {known["model_digest"]: known["implies"]} if known["implies"] else {}
 
     def _contract(self, model: str) -> Contract | None:
         baseline = self._baseline_of(model)
@@ -230,7 +221,6 @@ class SlotMonitor:
             if last is None
             else [last.number, last.in_session, last.day, last.start_ns, last.known_at_ns],
             "machine": self.machine.to_state(),
-            "rules": self.rules.to_dict(),
             "status": self.status(),
         }
         self._store.save(self.slot, state, changed, read)
@@ -251,19 +241,6 @@ class SlotMonitor:
             figures["previous"] or "",
         )
 
-    def _implies(self) -> dict[str, Any] | None:
-        """What the settings imply for the model that is watched; said once for each model."""
-        watch = self.machine.watch
-        if watch is None or watch.baseline is None:
-            return None
-        if watch.model not in self._implied:
-            baseline, rules = watch.baseline.to_dict(), self.rules.to_dict()
-            found = _implied(*(canonical_json(said, indent=None) for said in (baseline, rules)))
-            self._implied = {watch.model: found}
-            for line in found["warnings"]:
-                logger.warning("slot %s: %s", self.slot, line, extra=COMPONENT)
-        return self._implied[watch.model]
-
     def status(self) -> dict[str, Any]:
         """What a page, a scrape and ``sqkit monitor`` show of the slot; plain JSON."""
         book = self.book
@@ -271,7 +248,6 @@ class SlotMonitor:
             "alerts": [alert.to_dict() for alert in self.alerts.firing()],
             "behaviour": dict(sorted(self.behaviour.alarms.items())),
             "counts": dict(sorted(book.counts.items())),
-            "implies": self._implies(),
             "last_bar_time": iso_instant(book.newest_ns) if book.newest_ns else None,
             "last_decision_time": iso_instant(book.newest_decision_ns) if book.newest_decision_ns else None,
             "pending_outcomes": book.pending,
@@ -280,14 +256,6 @@ class SlotMonitor:
             "strategy": self.strategy,
             **self.machine.figures(),
         }
-
-
-@functools.lru_cache(maxsize=16)
-def _implied(baseline: str, rules: str) -> dict[str, Any]:
-    """`sqkit.monitoring_rates.implied` of canonical JSON: simulations, which several slots may share."""
-    return implied(
-        MonitoringBaseline.from_dict(json.loads(baseline)), MonitoringRules.from_dict(json.loads(rules))
-    )
 
 
 def _last_of(stored: list[int] | None) -> ClosedBar | None:
