@@ -148,10 +148,21 @@ class TestTheSignal:
         assert abs(strengths[0]) < 0.05
         assert 0.1 < strengths[1] < strengths[2]
 
+    def test_it_shows_from_a_session_on(self) -> None:
+        """Before that session the close's place tells no more than the last move does; from it on it tells as ever."""
+        late = arrays_of(planted_market(8, 6, 1200, "1d", 0.6, shown_from=600))
+        always = arrays_of(planted_market(8, 6, 1200, "1d", 0.6))
+        before, after = slice(0, 598), slice(600, None)
+
+        assert mean_signal(late, before) < 0.6 * mean_signal(always, before)
+        assert mean_signal(late, after) == pytest.approx(mean_signal(always, after), abs=0.05)
+        closes = [bars["PLANT01"].rows[:, CLOSE] for bars in (late, always)]
+        assert np.array_equal(*closes), "what shows changes no price that follows"
+
     def test_no_feature_or_label_code_knows_of_it(self) -> None:
-        """No module of the package imports `planted`: the signal can only be found in prices."""
+        """No module but the tour's market imports `planted`: the signal can only be found in prices."""
         root = Path(sqkit.__file__).parent
-        for path in root.rglob("*.py"):
+        for path in set(root.rglob("*.py")) - {root / "cli/tour_market.py"}:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 names = (
                     [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
