@@ -92,6 +92,7 @@ class Row:
     version: str
     said: Voice
     shadows: tuple[tuple[str, Voice], ...]
+    latency_us: float | None = None
     outcome: int | None = None
 
     def to_list(self) -> list[Any]:
@@ -106,15 +107,19 @@ class Row:
             self.version,
             list(self.said),
             [[role, list(voice)] for role, voice in self.shadows],
+            self.latency_us,
             self.outcome,
         ]
 
     @classmethod
     def from_list(cls, stored: list[Any]) -> Row:
         """The row that `to_list` gave."""
-        start_ns, day, number, left, close, decided_ns, version, said, shadows, outcome = stored
+        *about, said, shadows, latency_us, outcome = stored
+        start_ns, day, number, left, close, decided_ns, version = about
         spoken = tuple((role, Voice(*voice)) for role, voice in shadows)
-        return cls(start_ns, day, number, left, close, decided_ns, version, Voice(*said), spoken, outcome)
+        return cls(
+            start_ns, day, number, left, close, decided_ns, version, Voice(*said), spoken, latency_us, outcome
+        )
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,7 @@ class OutcomeBook:
             record["student_model_version"],
             _voice(record),
             tuple((one.get("role", "challenger"), _voice(one)) for one in record.get("challengers", ())),
+            record.get("latency_us"),
         )
         known = self.symbols.setdefault(symbol, [])
         if self._is_there(known, row) or self._is_late(row):

@@ -13,7 +13,7 @@ from typing import Any
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
 from sqkit.production.detectors import MixtureShiryaevRoberts
 from sqkit.production.live_outcomes import ClosedBar, Row
-from sqkit.production.monitor_rules import SAMPLES, ThresholdRules, counts_of
+from sqkit.production.monitor_rules import SAMPLES, Calibration, ThresholdRules, counts_of
 from sqkit.records import FLAT, LONG, UNKNOWN
 from sqkit.sequential_bets import DETECTED, miss_rate_bound
 
@@ -117,6 +117,7 @@ class ModelWatch:
         self.bars = 0
         self._daily = daily
         self.rules = ThresholdRules(baseline, rules) if baseline else None
+        self.calibration = Calibration(baseline.horizon_bars if baseline else 1)
         self.detectors: dict[str, Detector] = {}
         for metric in DETECTED if baseline else ():
             assert baseline is not None
@@ -141,6 +142,7 @@ class ModelWatch:
             return
         self.bars += 1
         self.rules.add(hours, bar.day, counts_of(rows))
+        self.calibration.add(hours, rows)
         stream = stream_of(bar, self.baseline.horizon_bars, daily=self._daily)
         for detector in self.detectors.values():
             detector.add(rows, stream)
@@ -169,12 +171,13 @@ class ModelWatch:
         detectors = {
             name: {"level": one.level, "threshold": one.threshold} for name, one in self.detectors.items()
         }
-        return {"detectors": detectors, "rolling": rolling}
+        return {"calibration": self.calibration.figures(), "detectors": detectors, "rolling": rolling}
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "bars": self.bars,
+            "calibration": self.calibration.state(),
             "detectors": {name: one.state() for name, one in self.detectors.items()},
             "model": self.model,
             "rules": self.rules.state() if self.rules else None,
@@ -184,6 +187,7 @@ class ModelWatch:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.bars = state["bars"]
+        self.calibration.restore(state["calibration"])
         for name, one in self.detectors.items():
             one.restore(state["detectors"][name])
         if self.rules is not None:

@@ -444,7 +444,7 @@ class SlotMachine:
             "state": self.state,
             "validated": watch is not None and watch.baseline is not None,
             "verification": None if self._verified is None else {"level": self._verified.level},
-            **(watch.figures() if watch else {"detectors": {}, "rolling": {}}),
+            **(watch.figures() if watch else {"calibration": None, "detectors": {}, "rolling": {}}),
         }
 
     def to_state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ They alert; alone they never roll back (`sqkit.production.monitor_machine`). Met
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -15,7 +16,7 @@ import numpy as np
 from sqkit.metrics import call_counts, call_shares
 from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
 from sqkit.production.live_outcomes import Row
-from sqkit.records import UNKNOWN
+from sqkit.records import DOWN, UNKNOWN, UP
 
 PRECISION_DROP: Final = "precision_drop"
 HIT_RATIO_DROP: Final = "hit_ratio_drop"
@@ -30,6 +31,13 @@ SAMPLES: Final = {"precision_long": "calls_long", "hit_ratio": "calls", "accurac
 TITLES: Final = {"precision_long": "precision (LONG)", "hit_ratio": "hit ratio", "accuracy": "accuracy"}
 """What a person calls a metric."""
 
+CALIBRATION_DRIFT: Final = "calibration_drift"
+CALIBRATION_HOURS: Final = 20 * 24.0
+"""Of session days over which calibration is looked at."""
+
+_FEWEST_OBSERVATIONS: Final = 20
+_DRIFT_Z: Final = 4.0
+_DRIFT_GAP: Final = 0.05
 _TOLERANCE: Final = 1e-12
 
 
@@ -118,6 +126,52 @@ class AccuracyFloor:
         """Go on from there."""
         self._day, self._rows, self._right, below = state
         self.below = [(day, accuracy) for day, accuracy in below]
+
+
+class Calibration:
+    """Mean gap between P(up) and what happened on decisive rows, bar by bar over the last session days: it only warns.
+
+    Labels that overlap count as one: so many bars are worth bars / horizon observations.
+    """
+
+    def __init__(self, horizon_bars: int) -> None:
+        self._horizon = horizon_bars
+        self._bars: deque[tuple[float, float]] = deque()
+
+    def add(self, hours: float, rows: Iterable[Row]) -> None:
+        """Take a bar's judged rows."""
+        gaps = [
+            row.said.probability_up - (row.outcome == UP)
+            for row in rows
+            if row.outcome in (UP, DOWN) and row.said.probability_up is not None
+        ]
+        if gaps:
+            self._bars.append((hours, math.fsum(gaps) / len(gaps)))
+        while self._bars and self._bars[0][0] <= hours - CALIBRATION_HOURS:
+            self._bars.popleft()
+
+    def figures(self) -> dict[str, float] | None:
+        """The gap and how many standard errors it is; None for too few bars."""
+        worth = len(self._bars) / self._horizon
+        if worth < _FEWEST_OBSERVATIONS:
+            return None
+        gaps = [gap for _, gap in self._bars]
+        mean = math.fsum(gaps) / len(gaps)
+        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / len(gaps)
+        return {"gap": mean, "z": mean / math.sqrt(variance / worth) if variance else 0.0}
+
+    def drifts(self) -> bool:
+        """Whether the gap is large, and no chance."""
+        said = self.figures()
+        return said is not None and abs(said["z"]) >= _DRIFT_Z and abs(said["gap"]) >= _DRIFT_GAP
+
+    def state(self) -> list[Any]:
+        """Plain JSON values."""
+        return [list(one) for one in self._bars]
+
+    def restore(self, state: Iterable[Any]) -> None:
+        """Go on from there."""
+        self._bars = deque((hours, gap) for hours, gap in state)
 
 
 class ThresholdRules:

@@ -19,7 +19,7 @@ from sqkit.production.monitor_machine import (
     VERIFYING,
     SlotMachine,
 )
-from sqkit.production.monitor_rules import ACCURACY_FLOOR, DROPS, TITLES
+from sqkit.production.monitor_rules import ACCURACY_FLOOR, CALIBRATION_DRIFT, DROPS, TITLES
 from sqkit.production.slot_behaviour import BEHAVIOUR
 from sqkit.records import iso_date, iso_instant
 from sqkit.settings import PREFIX
@@ -47,6 +47,10 @@ def wrong_now(machine: SlotMachine, alarms: Mapping[str, Mapping[str, Any]]) -> 
     """
     found = [_rule(name, said) for name, said in sorted(machine.broken.items())]
     found += [_behaviour(name, said) for name, said in sorted(alarms.items())]
+    if machine.watch is not None and machine.watch.calibration.drifts():
+        figures = machine.watch.calibration.figures() or {}
+        said = f"P(up) is off by {figures['gap']:+.1%} on average over the last session days, {figures['z']:+.1f} standard errors"
+        found.append(Wrong(CALIBRATION_DRIFT, "warning", said, figures))
     if machine.state == VERIFYING:
         model = machine.watch.model if machine.watch else ""
         said = f"the student was rolled back to {model} by monitoring; it is being verified"
@@ -94,7 +98,7 @@ def alert_of(
         since=iso_instant(since_ns),
         summary=f"slot {machine.slot}: {wrong.summary}",
         will=_of_behaviour(behaviour_halts)
-        if wrong.name.startswith(BEHAVIOUR)
+        if wrong.name.startswith((BEHAVIOUR, CALIBRATION_DRIFT))
         else what_will_happen(machine),
         commands=next_commands(machine),
         evidence=wrong.evidence,

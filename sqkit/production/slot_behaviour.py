@@ -5,7 +5,8 @@ Alarms come within minutes. They warn; by themselves they never roll back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from sqkit.monitoring_baseline import MonitoringBaseline
@@ -16,6 +17,11 @@ from sqkit.records import DIRECTIONS
 
 BEHAVIOUR: Final = "behaviour_"
 """Before the alarm's name: the alert."""
+
+LATENCY: Final = "latency"
+SLOW_US: Final = 5_000.0
+SLOW_BARS: Final = 5
+"""Decisions whose median takes so many microseconds on so many bars in a row are slow."""
 
 
 class SlotBehaviour:
@@ -49,6 +55,7 @@ class SlotBehaviour:
         self._up_to = -1
         self._watch: BehaviourWatch | None = None
         self._of = ("", 0)
+        self._slow_bars = 0
         self.alarms: dict[str, dict[str, Any]] = {}
 
     def add(self, symbol: str, row: Row) -> None:
@@ -78,25 +85,49 @@ class SlotBehaviour:
         models = sorted(row.said.model for row in said.values())
         model = models[len(models) // 2]
         self._follow(model, symbols)
-        if self._watch is None:
-            return []
         first = next(iter(said.values()))
+        found = self._time(said.values())
+        if self._watch is not None:
+            found += self._watch.update(*self._words(said, model, first))
+        at_ns = self._clock.available_ns(first.start_ns, first.day)
+        changes = [{**change, "at_ns": at_ns, "model": model} for change in found]
+        for change in changes:
+            if change["event"] == "begins":
+                self.alarms[change["name"]] = change
+            else:
+                self.alarms.pop(change["name"], None)
+        return changes
+
+    def _words(
+        self, said: Mapping[str, Row], model: str, first: Row
+    ) -> tuple[int, list[tuple[str, float | None, str, str]]]:
+        """Number of the bar in its session, and the rows of one model."""
         in_session = self._clock.place(first.start_ns, first.day).in_session
         words = [
             (DIRECTIONS[row.said.call], row.said.probability_up, row.said.reason, name)
             for name, row in said.items()
             if row.said.model == model
         ]
-        at_ns = self._clock.available_ns(first.start_ns, first.day)
-        found = [
-            {**change, "at_ns": at_ns, "model": model} for change in self._watch.update(in_session, words)
+        return in_session, words
+
+    def _time(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
+        """Whether decisions take too long, bar after bar; the usual is tens of microseconds."""
+        taken = [row.latency_us for row in rows if row.latency_us is not None]
+        median = statistics.median(taken) if taken else 0.0
+        self._slow_bars = self._slow_bars + 1 if median > SLOW_US else 0
+        slow, known = self._slow_bars >= SLOW_BARS, LATENCY in self.alarms
+        if slow == known or (known and self._slow_bars):
+            return []
+        return [
+            {
+                "event": "begins" if slow else "ends",
+                "expected": 0.0,
+                "limit": SLOW_US,
+                "name": LATENCY,
+                "observed": median,
+                "z": median,
+            }
         ]
-        for change in found:
-            if change["event"] == "begins":
-                self.alarms[change["name"]] = change
-            else:
-                self.alarms.pop(change["name"], None)
-        return found
 
     def _follow(self, model: str, symbols: int) -> None:
         """Another model, or more symbols: another watch; a model's alarms end with it."""
@@ -106,19 +137,21 @@ class SlotBehaviour:
         before, same = self._watch, self._of[0] == model
         self._of = (model, symbols)
         if baseline is None or baseline.behaviour is None:
-            self._watch, self.alarms = None, {}
+            self._watch = None
+            self.alarms = {name: said for name, said in self.alarms.items() if name == LATENCY}
             return
         self._watch = BehaviourWatch(baseline.behaviour, false_alarms_per_day=self._rate, symbols=symbols)
         if same and before is not None:
             self._watch.restore(before.state())
         else:
-            self.alarms = {}
+            self.alarms = {name: said for name, said in self.alarms.items() if name == LATENCY}
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values; rows that wait are the slot's open ones."""
         return {
             "alarms": self.alarms,
             "of": list(self._of),
+            "slow_bars": self._slow_bars,
             "up_to": self._up_to,
             "watch": self._watch.state() if self._watch else None,
         }
@@ -131,7 +164,7 @@ class SlotBehaviour:
         if self._watch is not None and state["watch"] is not None:
             self._watch.restore(state["watch"])
         self.alarms = {name: dict(said) for name, said in state["alarms"].items()}
-        self._up_to = state["up_to"]
+        self._up_to, self._slow_bars = state["up_to"], state["slow_bars"]
         for name, rows in symbols.items():
             for row in rows:
                 self.add(name, row)
