@@ -112,6 +112,7 @@ ENTRY_LOCK_CODES: Final[dict[str | None, int]] = {name: code for code, name in E
 
 PREDICTION: Final = "prediction"
 BAR_REFUSED: Final = "bar_refused"
+HISTORY: Final = "history"
 TRADE_OPENED: Final = "trade_opened"
 TRADE_CLOSED: Final = "trade_closed"
 """The events of live records."""

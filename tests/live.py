@@ -58,7 +58,7 @@ class LiveProject:
         """What the threads of a monitored engine do: take in what was decided, look at the slot."""
         if self.monitor is not None:
             self.monitor.poll()
-            self.engine._watch.check()
+            self.engine.look()
 
     def predictions(self) -> list[dict[str, Any]]:
         """Every decision on disk."""

@@ -12,9 +12,11 @@ from sqkit.bars import CLOSE, BarArrays
 from sqkit.metrics import horizon_outcomes
 from sqkit.production.bar_clock import BarClock
 from sqkit.production.live_outcomes import GRACE_BARS, ClosedBar, Contract, OutcomeBook
+from sqkit.production.monitor_store import IN_MEMORY
+from sqkit.production.monitoring import MonitoringService
 from sqkit.records import INSIDE, UNKNOWN, iso_date, iso_instant
 from sqkit.sessions import load_sessions
-from tests.engines import INTERVALS, Bench, pairs, series, student
+from tests.engines import INTERVALS, Bench, pairs, series, settings_of, student
 
 HORIZON = {"intraday": 15, "swing": 5}
 MODEL = "0123456789ab"
@@ -95,6 +97,31 @@ def test_what_an_engine_writes_is_judged(tmp_path: Path) -> None:
     assert len(judged) > 500
     assert all(row.said.probability_up is not None for row in judged)
     assert {row.said.reason for row in rows if not row.said.judged} == {"warm_up"}
+
+
+def test_a_warmed_engine_leaves_no_row_without_outcome(tmp_path: Path) -> None:
+    """The closes it was warmed with stand in telemetry: outcomes of its first bars are the gate's, and no bar is counted for them."""
+    bars = series("swing")
+    bench = Bench(
+        tmp_path,
+        "swing",
+        model=student("swing"),
+        monitor=MonitoringService(
+            settings_of(), strategy="swing", market="us", interval="1d", root=tmp_path, state=IN_MEMORY
+        ),
+    )
+    bench.engine.warm_up({bars.symbol: bars.slice(0, 150)})
+    bench.feed(pairs(bars, 150))
+    book = book_of("swing")
+    found = outcomes_of(closed(book, bench.records()))
+    expected = horizon_outcomes(
+        bars.rows[:, CLOSE], bars.session_days, HORIZON["swing"], dead_zone=0.5, within_session=False
+    ).outcome
+
+    assert book.counts["no_history"] == 0
+    assert book.counts["predictions"] == len(bars) - 150
+    for at in range(150, len(bars) - HORIZON["swing"]):
+        assert found[bars.symbol, int(bars.timestamp_ns[at])] == expected[at]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -154,7 +154,7 @@ class Desk:
     def look(self) -> None:
         """What the threads do: the monitor works, the engine looks at its slot."""
         self.service.poll()
-        self.engine._watch.check()
+        self.engine.look()
 
     def close(self) -> None:
         """Both end."""

@@ -106,9 +106,7 @@ def dry_run(*, slot: str = "", json: Json = False) -> int:
         told = rehearse(watched)
         done[watched.slot] = told
         lines += [f"slot {watched.slot}: {told['records']:,} records"]
-        lines += [
-            f"  {step['at']}  {step['before']} -> {step['after']}: {step['reason']}" for step in told["steps"]
-        ]
+        lines += [f"  {step['at']}  {_move(step)}: {step['reason']}" for step in told["steps"]]
         for one in told["done"]:
             lines.append(f"  would have been asked: {one['asked']}, {one['reason']}")
             lines += [f"    {step}" for step in one.get("steps", ())]
@@ -204,6 +202,11 @@ def ack(
         [f"slot {name}: {alert['name']} is acknowledged by {by.name}; it is not sent again until it ended"],
     )
     return 0
+
+
+def _move(step: dict[str, Any]) -> str:
+    before, after = step["before"], step["after"]
+    return after if before == after else f"{before} -> {after}"
 
 
 def _firing(store: MonitorStore, slot: str) -> list[dict[str, Any]]:

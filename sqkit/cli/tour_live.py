@@ -95,7 +95,7 @@ class Live:
     def _look(self) -> None:
         """What two threads do while an engine runs: the monitor works, the engine looks at its slot."""
         self.service.poll()
-        self.engine._watch.check()
+        self.engine.look()
 
 
 def _from(series: BarArrays, day: int) -> BarArrays:

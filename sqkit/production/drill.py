@@ -84,10 +84,13 @@ def drill(production: Production, slot_name: str) -> Drilled:
     return Drilled(passed, tuple(steps), took, entry)
 
 
-def rehearsed_rollback(production: Production, slot: Slot) -> tuple[str, tuple[str, ...]]:
-    """Roll a slot back in a scratch folder, as monitoring would, and see that what comes back is served.
+def rehearsed_rollback(production: Production, slot: Slot, to: str) -> tuple[str, tuple[str, ...]]:
+    """Roll a slot back to a release in a scratch folder, and see that what comes back is served; nothing is recorded.
 
-    Nothing is recorded.
+    Parameters
+    ----------
+    to
+        First digits of the model's digest, 8 at least.
 
     Returns
     -------
@@ -102,10 +105,13 @@ def rehearsed_rollback(production: Production, slot: Slot) -> tuple[str, tuple[s
     steps: list[str] = []
     with _scratch_folder() as scratch:
         place = _scratch_place(production, slot, scratch)
-        target = find_target(place.models_dir, place.state(), automatic=True)
-        expected = target.release.model if target.release else None
-        _roll_back(place, expected, steps, automatic=True)
-    return expected or "", tuple(steps)
+        target = find_target(place.models_dir, place.state(), to)
+        expected = target.release.model if target.release else ""
+        if target.already:
+            steps.append(f"{target.described} is what is live today: there was nothing to restore")
+        else:
+            _roll_back(place, expected, steps, to=to)
+    return expected, tuple(steps)
 
 
 def _back_from_damage(place: Place, steps: list[str]) -> float:
@@ -132,15 +138,15 @@ def _back_to_earlier(place: Place, steps: list[str]) -> float:
     return _roll_back(place, found.release.model if found.release else None, steps)
 
 
-def _roll_back(place: Place, expected: str | None, steps: list[str], *, automatic: bool = False) -> float:
+def _roll_back(place: Place, expected: str | None, steps: list[str], *, to: str = "") -> float:
     """A rollback in the scratch folder, held against where it must end; seconds it took."""
     started = time.perf_counter()
     state = place.state()
-    target = find_target(place.models_dir, state, automatic=automatic)
+    target = find_target(place.models_dir, state, to)
     steps += [_said(place, note) for note in target.notes]
     roll_back(
         place,
-        rollback_content(state, target, reason=_REASON, automatic=automatic, alert=None, environment=None),
+        rollback_content(state, target, reason=_REASON, automatic=False, alert=None, environment=None),
     )
     seconds = time.perf_counter() - started
     served = served_release(place.models_dir, place.slot)

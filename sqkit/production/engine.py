@@ -194,6 +194,9 @@ class Engine:
             lane = self._lanes.get(symbol)
             if lane is not None and len(bars):
                 taken[symbol] = lane.warm_up(bars)
+                if taken[symbol] and self.monitor is not None:
+                    record = self._records.history(symbol, bars, self._clock.now_ns())
+                    self._keep(int(bars.session_days[-1]), record)
         self._day = max([self._day, *(lane.intake.last_day for lane in self._lanes.values())])
         self.checkpoint()
         self._watch.do_task()  # these bars are in no journal, and a history may take its time
@@ -256,6 +259,14 @@ class Engine:
         if self._state is not None:
             write = self._state.captured(self._lanes, self._desk.positions)
             self._watch.later(lambda: self._written(write))
+
+    def look(self) -> None:
+        """Do now what the engine's thread does beside the ticks: for a host that gave it none.
+
+        A checkpoint that waits is written, and the slot is looked at for a promotion, a rollback or a halt.
+        """
+        self._watch.do_task()
+        self._watch.check()
 
     def health(self) -> dict[str, Any]:
         """Counters for a status page: what was refused, failed, lost."""

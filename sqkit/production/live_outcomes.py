@@ -22,7 +22,17 @@ import numpy as np
 
 from sqkit.metrics import VOLATILITY_BARS, horizon_outcomes
 from sqkit.production.bar_clock import BarClock
-from sqkit.records import FLAT, JUDGED_REASONS, LONG, SHORT, UNKNOWN, instant_ns, session_day_of
+from sqkit.records import (
+    FLAT,
+    HISTORY,
+    JUDGED_REASONS,
+    LONG,
+    PREDICTION,
+    SHORT,
+    UNKNOWN,
+    instant_ns,
+    session_day_of,
+)
 
 GRACE_BARS: Final = {False: 30, True: 3}
 """So many bars beyond its horizon a symbol's outcome is waited for; by whether bars are daily."""
@@ -178,7 +188,10 @@ class OutcomeBook:
 
     def add(self, record: Mapping[str, Any]) -> Row | None:
         """Take one telemetry record; the row it made, None where it made none."""
-        if record["event"] != "prediction":
+        if record["event"] == HISTORY:
+            self._add_history(record)
+            return None
+        if record["event"] != PREDICTION:
             self.counts["revised"] += record.get("bar_status") == "revised"
             return None
         symbol, start = record["symbol"], instant_ns(record["bar_time"])
@@ -207,6 +220,20 @@ class OutcomeBook:
             self.newest, self.newest_ns = row.number, start
         self.newest_decision_ns = max(self.newest_decision_ns, row.decided_ns)
         return row
+
+    def _add_history(self, record: Mapping[str, Any]) -> None:
+        """Bars that an engine was warmed with: nobody spoke on them, but outcomes need the moves before the first bar."""
+        known = self.symbols.setdefault(record["symbol"], [])
+        for bar_time, date, close in record["bars"]:
+            start, day = instant_ns(bar_time), session_day_of(date)
+            place = self._clock.place(start, day)
+            row = Row(start, day, place.number, place.left, float(close), start, "", _NOBODY, ())
+            at = _position(known, row.number)
+            there = at < len(known) and known[at].number == row.number
+            if not there and row.number > self.closed_up_to:
+                known.insert(at, row)
+                self.open.setdefault(row.number, {})[record["symbol"]] = row
+                self.changed.add(record["symbol"])
 
     def _is_there(self, known: list[Row], row: Row) -> bool:
         """Whether the symbol's bar was there already: the first record of it counts."""
@@ -348,6 +375,9 @@ class OutcomeBook:
             for row in rows:
                 if row.number > self.closed_up_to:
                     self.open.setdefault(row.number, {})[name] = row
+
+
+_NOBODY: Final = Voice("", FLAT, None, "warm_up")
 
 
 def _voice(said: Mapping[str, Any]) -> Voice:

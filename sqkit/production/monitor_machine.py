@@ -21,7 +21,7 @@ from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
 from sqkit.production.bar_clock import HOURS_PER_DAY, BarClock
 from sqkit.production.confirmation import Confirmation, in_words
 from sqkit.production.detectors import Sprt
-from sqkit.production.live_outcomes import ClosedBar
+from sqkit.production.live_outcomes import PREVIOUS, ClosedBar
 from sqkit.production.model_watch import HIT_RATIO, ModelWatch, missed, stream_of
 from sqkit.production.monitor_rules import TITLES
 from sqkit.records import iso_instant
@@ -140,6 +140,8 @@ class SlotMachine:
         Names of the rules that alert now, with their figures.
     acts
         As given.
+    previous
+        First digits of the earlier release's model that was asked on the last bar; empty where none was.
     refused
         Why the last request was refused; empty where none was.
     raised_ns
@@ -170,6 +172,7 @@ class SlotMachine:
         self.confirmation: Confirmation | None = None
         self.request: Request | None = None
         self.steps = 0
+        self.previous = ""
         self.raised_ns = 0
         self._waited = self._hours = 0.0
         self._last_broken: dict[str, int] = {}
@@ -253,6 +256,11 @@ class SlotMachine:
 
     def _follow_served(self, bar: ClosedBar, steps: list[Step]) -> None:
         """Notice that another model is served, that the student is silent, or that it speaks again."""
+        shadows = {
+            voice.model for row in bar.rows.values() for role, voice in row.shadows if role == PREVIOUS
+        }
+        if bar.rows:
+            self.previous = min(shadows, default="")
         said = [row.said for row in bar.rows.values()]
         if said and all(voice.reason == "halted" for voice in said):
             self._silent_seen = True
@@ -301,7 +309,7 @@ class SlotMachine:
         assert watch is not None
         assert watch.rules is not None
         found = watch.rules.breaches()
-        for detector in watch.alarms():
+        for detector in watch.alarms() if self.state != VERIFYING else []:  # there a test of its own decides
             found[SEQUENTIAL + detector.metric] = {"level": detector.level, "threshold": detector.threshold}
         lasts = set(found) | (watch.rules.undecided() & set(self.broken))
         if self.confirmation is not None:  # its alert lasts until the confirmation is over
@@ -396,6 +404,9 @@ class SlotMachine:
         if said == "good":
             self._verified = None
             watch.begin_again()
+            self.broken = {
+                name: said for name, said in self.broken.items() if not name.startswith(SEQUENTIAL)
+            }
             self._step(bar, OK, "the restored release does what it was validated at", figures, steps)
         elif (said == "bad" or sprt.level >= sprt.bound) and bar.day != self._refusal_day:
             self._ask(HALT, bar, figures, "the restored release fails as well", steps)
@@ -454,6 +465,7 @@ class SlotMachine:
             "confirmation": self.confirmation.state() if self.confirmation else None,
             "demoted": self._demoted,
             "last_broken": self._last_broken,
+            "previous": self.previous,
             "raised_ns": self.raised_ns,
             "reason": self.reason,
             "refused": [self.refused, self._refusal_day],
@@ -490,7 +502,7 @@ class SlotMachine:
         self.raised_ns, self._silent_seen = state["raised_ns"], state["silent_seen"]
         self.refused, self._refusal_day = state["refused"]
         self.state, self.since_ns, self.reason = state["state"], state["since_ns"], state["reason"]
-        self.steps = state["steps"]
+        self.steps, self.previous = state["steps"], state["previous"]
         self._waited, self._hours = state["waited"]
 
 

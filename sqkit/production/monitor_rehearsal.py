@@ -167,7 +167,8 @@ class Rehearsal:
         watched = self._watched
         tried: dict[str, Any] = {"asked": request.kind, "at": request.raised_at, "reason": request.reason}
         try:
-            model, steps = rehearsed_rollback(watched.production, watched.production.slot(watched.slot))
+            production = watched.production
+            model, steps = rehearsed_rollback(production, production.slot(watched.slot), request.restores)
             tried |= {"restored": model[:_DIGITS], "steps": list(steps)}
         except (SqkitError, OSError) as problem:  # it is about the past: today's log may go elsewhere
             tried |= {"restored": None, "steps": [f"refused: {' '.join(str(problem).split())}"]}

@@ -123,10 +123,11 @@ def what_will_happen(machine: SlotMachine) -> str:
             return f"tries again with the next session: {machine.refused}"
         hours, calls = machine.rules.confirmation_hours, machine.rules.min_samples
         after = f"not before {hours:g} session hours and {calls} calls after the alert ({figures['calls']} so far)"
-        if not figures["previous"]:
+        previous = figures["previous"] or machine.previous
+        if not previous:
             return f"halts the student once that is confirmed ({proof}), {after}: there is no earlier release"
         return (
-            f"rolls back to {figures['previous']} once that is confirmed ({proof}) and it does better on the same bars "
+            f"rolls back to {previous} once that is confirmed ({proof}) and it does better on the same bars "
             f"(evidence {in_words(figures['pair'])} of {figures['needed']:.0f}), or halts the student where both are bad; {after}"
         )
     if machine.state == ALERTING:

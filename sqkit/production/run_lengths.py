@@ -65,7 +65,7 @@ def cusum_run_length(
     true_miss_rate
         Of independent outcomes, in (0, 1).
     nodes
-        States of the chain at most.
+        States of the chain at most; below a thousand the rounded steps are coarse for long runs.
 
     Returns
     -------

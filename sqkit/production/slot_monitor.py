@@ -164,11 +164,10 @@ class SlotMonitor:
             steps += new
             self._store.add_steps(self.slot, new)
             self._store.add_outcomes(self.slot, _outcomes_of(bar))
-            figures = self.machine.watch.figures() if self.machine.watch else {}
-            model = self.machine.watch.model if self.machine.watch else ""
-            self._store.add_bar(
-                self.slot, bar.start_ns, bar.day, model, {**figures, "state": self.machine.state}
-            )
+            watch = self.machine.watch
+            if watch is not None:
+                figures = watch.figures() | {"state": self.machine.state}
+                self._store.add_bar(self.slot, bar.start_ns, bar.day, watch.model, figures)
             self._tell(bar.known_at_ns)
         return steps
 

@@ -6,13 +6,17 @@ Words and fields are those of `sqkit.records`, so one decoder reads them and a v
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from sqkit.bars import Bar
+from sqkit.bars import CLOSE, Bar, BarArrays
+from sqkit.metrics import VOLATILITY_BARS
 from sqkit.production.telemetry import InstantText
-from sqkit.records import BAR_REFUSED, PREDICTION, decode, iso_date
+from sqkit.records import BAR_REFUSED, HISTORY, PREDICTION, decode, iso_date, iso_instant
+
+HISTORY_BARS: Final = VOLATILITY_BARS + 1
+"""Closes before a bar that its volatility needs."""
 
 
 class TickRecords:
@@ -116,6 +120,19 @@ class TickRecords:
             "bar_time": stamp.isoformat() if isinstance(stamp, dt.datetime) else str(stamp)[:64],
             "decision_time": self._instants.of(decided_ns),
             "bar_status": status,
+        }
+
+    def history(self, symbol: str, bars: BarArrays, decided_ns: int) -> dict[str, Any]:
+        """The last bars that an engine was warmed with: what outcomes of the first live bars are measured by."""
+        last = bars.slice(max(len(bars) - HISTORY_BARS, 0), len(bars))
+        rows = zip(last.timestamp_ns, last.session_days, last.rows[:, CLOSE], strict=True)
+        return {
+            "event": HISTORY,
+            "slot": self._slot,
+            "strategy": self._strategy,
+            "symbol": symbol,
+            "decision_time": self._instants.of(decided_ns),
+            "bars": [[iso_instant(int(at)), iso_date(int(day)), float(close)] for at, day, close in rows],
         }
 
     def trade(self, event: str, symbol: str, trade: dict[str, Any], version: str) -> dict[str, Any]:
