@@ -11,6 +11,7 @@ In: telemetry records. Out: `ClosedBar` after `ClosedBar`.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -89,8 +90,9 @@ class Row:
         The bar's place; see `sqkit.production.bar_clock.BarPlace`.
     shadows
         What the models beside the served one said, by role and number.
-    outcome
-        None while it is not known whether it will be known; UNKNOWN where it never will.
+    outcome, why_unknown
+        None while it is not known whether it will be known; UNKNOWN where it never will, and why. Both follow from
+        the bars, so they are not kept.
     """
 
     start_ns: int
@@ -104,6 +106,7 @@ class Row:
     shadows: tuple[tuple[str, Voice], ...]
     latency_us: float | None = None
     outcome: int | None = None
+    why_unknown: str = ""
 
     def to_list(self) -> list[Any]:
         """Plain JSON values."""
@@ -118,18 +121,15 @@ class Row:
             list(self.said),
             [[role, list(voice)] for role, voice in self.shadows],
             self.latency_us,
-            self.outcome,
         ]
 
     @classmethod
     def from_list(cls, stored: list[Any]) -> Row:
         """The row that `to_list` gave."""
-        *about, said, shadows, latency_us, outcome = stored
+        *about, said, shadows, latency_us = stored
         start_ns, day, number, left, close, decided_ns, version = about
         spoken = tuple((role, Voice(*voice)) for role, voice in shadows)
-        return cls(
-            start_ns, day, number, left, close, decided_ns, version, Voice(*said), spoken, latency_us, outcome
-        )
+        return cls(start_ns, day, number, left, close, decided_ns, version, Voice(*said), spoken, latency_us)
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,8 @@ class OutcomeBook:
         definition), ``no_history`` (too few bars before it).
     newest
         Number of the newest bar that any record was of; -1 before the first.
+    changed
+        Symbol and number of bars that are new or (None) are needed no longer; for whoever keeps them.
     """
 
     def __init__(self, clock: BarClock, contract: Callable[[str], Contract | None]) -> None:
@@ -184,7 +186,7 @@ class OutcomeBook:
         self.newest = -1
         self.newest_ns = self.newest_decision_ns = 0
         self.counts: Counter[str] = Counter()
-        self.changed: set[str] = set()
+        self.changed: dict[tuple[str, int], Row | None] = {}
 
     def add(self, record: Mapping[str, Any]) -> Row | None:
         """Take one telemetry record; the row it made, None where it made none."""
@@ -213,7 +215,7 @@ class OutcomeBook:
         if self._is_there(known, row) or self._is_late(row):
             return None
         _insert(known, row)
-        self.changed.add(symbol)
+        self.changed[symbol, row.number] = row
         self.open.setdefault(row.number, {})[symbol] = row
         self.counts["predictions"] += 1
         if row.number > self.newest:
@@ -233,7 +235,7 @@ class OutcomeBook:
             if not there and row.number > self.closed_up_to:
                 known.insert(at, row)
                 self.open.setdefault(row.number, {})[record["symbol"]] = row
-                self.changed.add(record["symbol"])
+                self.changed[record["symbol"], row.number] = row
 
     def _is_there(self, known: list[Row], row: Row) -> bool:
         """Whether the symbol's bar was there already: the first record of it counts."""
@@ -251,14 +253,12 @@ class OutcomeBook:
 
     def closed(self) -> Iterator[ClosedBar]:
         """The bars whose every outcome is known, or waited for no longer, in their order; each once."""
-        if not self.open:
-            return
-        self._resolve()
         for number in sorted(self.open):
+            if self.newest < number + max(self._later, 1):
+                return
             rows = self.open[number]
-            if self.newest < number + max(self._later, 1) or any(
-                row.outcome is None for row in rows.values()
-            ):
+            self._resolve({symbol: row for symbol, row in rows.items() if row.outcome is None})
+            if any(row.outcome is None for row in rows.values()):
                 return
             yield self._close(number)
 
@@ -274,6 +274,8 @@ class OutcomeBook:
         self.closed_up_to = number
         known_at = 0
         for symbol, row in rows.items():
+            if row.why_unknown:
+                self.counts[row.why_unknown] += 1
             known_at = max(known_at, self._known_at(symbol, row))
             self._forget(symbol, number)
         first = next(iter(rows.values()))
@@ -295,50 +297,52 @@ class OutcomeBook:
         history = self.symbols[symbol]
         surplus = _position(history, number) - VOLATILITY_BARS
         if surplus > 0:
+            for row in history[:surplus]:
+                self.changed[symbol, row.number] = None
             del history[:surplus]
-        self.changed.add(symbol)
 
-    def _resolve(self) -> None:
-        """Give every open row its outcome, where that is decided by now."""
-        waiting: dict[str, list[Row]] = {}
-        for rows in self.open.values():
-            for symbol, row in rows.items():
-                if row.outcome is None:
-                    waiting.setdefault(symbol, []).append(row)
-        for symbol, unknown in waiting.items():
-            self._resolve_symbol(symbol, unknown)
-
-    def _resolve_symbol(self, symbol: str, rows: list[Row]) -> None:
-        history = self.symbols[symbol]
-        computed: dict[Contract, np.ndarray] = {}
-        for row in rows:
+    def _resolve(self, rows: Mapping[str, Row]) -> None:
+        """Give the rows of one bar their outcome, where that is decided by now."""
+        known: dict[Contract, dict[str, Row]] = {}
+        for symbol, row in rows.items():
             contract = self._contract(row.said.model) if row.said.judged else None
-            if contract is None:  # nobody is judged by it; its bar stays as part of the symbol's history
-                row.outcome = UNKNOWN
+            if contract is None:  # nobody is judged by it: its bar stays as part of the symbol's history
+                _settle(row, UNKNOWN, "")
                 continue
-            verdict = self._standing(history, row, contract.horizon_bars)
-            if verdict == "wait":
-                continue
-            row.outcome = UNKNOWN
+            verdict = self._standing(self.symbols[symbol], row, contract.horizon_bars)
             if verdict == "known":
-                if contract not in computed:
-                    computed[contract] = self._outcomes(history, contract)
-                row.outcome = int(computed[contract][_position(history, row.number)])
-                verdict = "no_history" if row.outcome == UNKNOWN else ""
-            if verdict:
-                self.counts[verdict] += 1
-        self.changed.add(symbol)
+                known.setdefault(contract, {})[symbol] = row
+            elif verdict != "wait":
+                _settle(row, UNKNOWN, verdict)
+        for contract, one_bar in known.items():
+            outcomes = self._outcomes(one_bar, contract)
+            for row, outcome in zip(one_bar.values(), outcomes, strict=True):
+                _settle(row, outcome, "no_history" if outcome == UNKNOWN else "")
 
-    def _outcomes(self, history: list[Row], contract: Contract) -> np.ndarray:
-        close = np.array([row.close for row in history])
-        days = np.array([row.day for row in history])
-        return horizon_outcomes(
-            close,
-            days,
+    def _outcomes(self, rows: Mapping[str, Row], contract: Contract) -> list[int]:
+        """Outcomes of one bar of many symbols, by one call of the gate's definition.
+
+        The bars that each symbol's outcome needs, `VOLATILITY_BARS` before it and the horizon after it, stand one
+        symbol behind the other; what is read off is computed within one symbol's alone.
+        """
+        needed = VOLATILITY_BARS + 1 + contract.horizon_bars
+        closes: list[float] = []
+        for symbol, row in rows.items():
+            history = self.symbols[symbol]
+            at = _position(history, row.number)
+            of_symbol = [
+                one.close for one in history[max(at - VOLATILITY_BARS, 0) : at + 1 + contract.horizon_bars]
+            ]
+            closes += [math.nan] * (needed - len(of_symbol)) + of_symbol
+        found = horizon_outcomes(
+            np.array(closes),
+            np.zeros(len(closes), dtype=np.int64),
             contract.horizon_bars,
             dead_zone=contract.dead_zone,
-            within_session=not self._clock.daily,
+            within_session=False,  # a row whose horizon leaves its session was told apart before
         ).outcome
+        said: list[int] = found[VOLATILITY_BARS::needed].tolist()
+        return said
 
     def _standing(self, history: list[Row], row: Row, horizon: int) -> str:
         """Whether a row's outcome is ``known``, still to ``wait`` for, or why there never will be one."""
@@ -378,6 +382,10 @@ class OutcomeBook:
 
 
 _NOBODY: Final = Voice("", FLAT, None, "warm_up")
+
+
+def _settle(row: Row, outcome: int, why_unknown: str) -> None:
+    row.outcome, row.why_unknown = outcome, why_unknown
 
 
 def _voice(said: Mapping[str, Any]) -> Voice:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import orjson
 
 from sqkit.errors import ArtifactChanged, OutputError
 from sqkit.production.live_outcomes import Row
@@ -27,7 +29,8 @@ SCHEMA: Final = 1
 _WAIT_SECONDS: Final = 30.0
 _TABLES: Final = """
 create table if not exists slots (slot text primary key, state text not null);
-create table if not exists symbols (slot text, symbol text, rows text not null, primary key (slot, symbol));
+create table if not exists rows (
+  slot text, symbol text, number integer, row text not null, primary key (slot, symbol, number)) without rowid;
 create table if not exists sources (slot text, path text, bytes integer not null, primary key (slot, path));
 create table if not exists outcomes (
   slot text, symbol text, bar_time integer, session_day integer, model text, call integer, probability_up real,
@@ -40,7 +43,7 @@ create table if not exists outbox (slot text, number integer, alert text not nul
 create table if not exists implied (slot text primary key, of text not null, found text not null);
 create table if not exists acknowledged (slot text, fingerprint text, said text, primary key (slot, fingerprint));
 """
-_FOLLOWS: Final = ("slots", "symbols", "sources", "outcomes", "bars", "steps", "outbox")
+_FOLLOWS: Final = ("slots", "rows", "sources", "outcomes", "bars", "steps", "outbox")
 """Tables that follow from telemetry. What a person acknowledged does not, nor what settings imply."""
 
 
@@ -118,11 +121,14 @@ class MonitorStore:
         found = self._base.execute("select state from slots where slot = ?", (slot,)).fetchone()
         if found is None:
             return None
-        symbols = self._base.execute("select symbol, rows from symbols where slot = ?", (slot,))
-        sources = self._base.execute("select path, bytes from sources where slot = ?", (slot,))
-        return StoredSlot(
-            json.loads(found[0]), {name: json.loads(rows) for name, rows in symbols}, dict(sources.fetchall())
+        symbols: dict[str, list[list[Any]]] = {}
+        kept = self._base.execute(
+            "select symbol, row from rows where slot = ? order by symbol, number", (slot,)
         )
+        for name, row in kept:
+            symbols.setdefault(name, []).append(json.loads(row))
+        sources = self._base.execute("select path, bytes from sources where slot = ?", (slot,))
+        return StoredSlot(json.loads(found[0]), symbols, dict(sources.fetchall()))
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -141,14 +147,22 @@ class MonitorStore:
         self,
         slot: str,
         state: Mapping[str, Any],
-        symbols: Mapping[str, Sequence[Row]],
+        rows: Mapping[tuple[str, int], Row | None],
         sources: Mapping[str, int],
     ) -> None:
-        """Keep state, rows of the symbols that changed, and how far files were read."""
+        """Keep state, rows that changed (None: gone) by symbol and bar, and how far files were read."""
         self._base.execute("insert or replace into slots values (?, ?)", (slot, _text(state)))
         self._base.executemany(
-            "insert or replace into symbols values (?, ?, ?)",
-            [(slot, name, _text([row.to_list() for row in rows])) for name, rows in sorted(symbols.items())],
+            "insert or replace into rows values (?, ?, ?, ?)",
+            [
+                (slot, symbol, number, orjson.dumps(row.to_list()).decode())
+                for (symbol, number), row in sorted(rows.items(), key=_place)
+                if row is not None
+            ],
+        )
+        self._base.executemany(
+            "delete from rows where slot = ? and symbol = ? and number = ?",
+            [(slot, *place) for place, row in rows.items() if row is None],
         )
         self._base.executemany(
             "insert or replace into sources values (?, ?, ?)",
@@ -301,6 +315,10 @@ class MonitorStore:
         """Drop what is known of a slot, but not what a person acknowledged."""
         for table in _FOLLOWS:
             self._base.execute(f"delete from {table} where slot = ?", (slot,))  # noqa: S608
+
+
+def _place(item: tuple[tuple[str, int], Row | None]) -> tuple[str, int]:
+    return item[0]
 
 
 def _text(value: Any) -> str:

@@ -209,8 +209,6 @@ class SlotMonitor:
             self._store.queue(self.slot, [alert.to_dict() for alert in queued])
 
     def _save(self, read: Mapping[str, int]) -> None:
-        changed = {name: self.book.symbols[name] for name in self.book.changed}
-        self.book.changed.clear()
         last = self._last
         state = {
             "alerts": self.alerts.state(),
@@ -222,7 +220,8 @@ class SlotMonitor:
             "machine": self.machine.to_state(),
             "status": self.status(),
         }
-        self._store.save(self.slot, state, changed, read)
+        self._store.save(self.slot, state, self.book.changed, read)
+        self.book.changed = {}
 
     def degradation(self) -> DegradationAlert | None:
         """What the sequential evidence says against the served model; None where it says nothing."""
