@@ -41,8 +41,8 @@ BASELINE: Final = MonitoringBaseline(
     bars_per_session=390,
     session_days=60,
     symbols=3,
-    called_bars=20_000,
-    long_called_bars=12_000,
+    called_bars=3_000,
+    long_called_bars=1_500,
 )
 RULES: Final = MonitoringRules.from_settings(Settings(_env_file=None))
 

@@ -15,8 +15,9 @@ CANDIDATE = dict(zip(METRIC_KEYS, (0.712, 0.668, 0.687, 1.85, 0.142, 0.083, 0.58
 BASELINE = dict(zip(METRIC_KEYS, (0.685, 0.632, 0.654, 1.72, 0.118, 0.091, 0.557), strict=True))
 COMMANDS = {
     *("train-teacher", "train-student", "validate", "checklist", "report", "inspect", "doctor", "data"),
-    *("verify", "policy", "lookahead", "holdout", "plan"),
+    *("verify", "policy", "lookahead", "holdout", "plan", "monitor"),
     *(
+        "ack",
         "approve",
         "attest",
         "promote",

@@ -27,7 +27,7 @@ from sqkit.production.monitor_rehearsal import Watched as Rehearsed
 from sqkit.production.monitor_rehearsal import dry_run, rebuild
 from sqkit.production.promotion import promote
 from sqkit.production.rollback import find_target
-from tests.watched import LOST, PERSISTING, RANDOM, REVERSING, Desk, feed_of, project
+from tests.watched import LOST, PERSISTING, RANDOM, REVERSING, Desk, Watched, feed_of, project
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -141,16 +141,21 @@ def test_somebody_else_was_quicker(tmp_path: Path) -> None:
     desk.close()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("state", [CONFIRMING, ROLLING_BACK, VERIFYING, OK])
-def test_killed_at_each_state_it_ends_the_same(state: str, tmp_path: Path) -> None:
-    """SIGKILL when a state is kept and not yet told: the restart does what was asked for, once, and the log has all."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    uncut = project(whole)
-    desk = Desk(uncut)
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """The story without a kill."""
+    made = project(tmp_path_factory.mktemp("uncut"))
+    desk = Desk(made)
     desk.feed(feed_of(LOST))
     desk.close()
+    return made
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", [CONFIRMING, ROLLING_BACK, VERIFYING, OK])
+def test_killed_at_each_state_it_ends_the_same(state: str, uncut: Watched, tmp_path: Path) -> None:
+    """SIGKILL when a state is kept and not yet told: the restart does what was asked for, once, and the log has all."""
+    cut = tmp_path
     made = project(cut)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.watched", str(cut)]

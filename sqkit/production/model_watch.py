@@ -142,7 +142,7 @@ class ModelWatch:
             return
         self.bars += 1
         self.rules.add(hours, bar.day, counts_of(rows))
-        self.calibration.add(hours, rows)
+        self.calibration.add(bar.day, rows)
         stream = stream_of(bar, self.baseline.horizon_bars, daily=self._daily)
         for detector in self.detectors.values():
             detector.add(rows, stream)

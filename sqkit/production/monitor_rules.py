@@ -32,9 +32,10 @@ TITLES: Final = {"precision_long": "precision (LONG)", "hit_ratio": "hit ratio",
 """What a person calls a metric."""
 
 CALIBRATION_DRIFT: Final = "calibration_drift"
-CALIBRATION_HOURS: Final = 20 * 24.0
-"""Of session days over which calibration is looked at."""
+CALIBRATION_DAYS: Final = 20
+"""Session days over which calibration is looked at."""
 
+_COUNTED: Final = tuple(call_counts(np.zeros(0, dtype=np.int8), np.zeros(0, dtype=np.int8)))
 _FEWEST_OBSERVATIONS: Final = 20
 _DRIFT_Z: Final = 4.0
 _DRIFT_GAP: Final = 0.05
@@ -76,11 +77,11 @@ class RollingMetrics:
 
     def state(self) -> list[Any]:
         """Plain JSON values."""
-        return [[hours, counts] for hours, counts in self._bars]
+        return [[hours, [counts[name] for name in _COUNTED]] for hours, counts in self._bars]
 
     def restore(self, state: Iterable[Any]) -> None:
         """Go on from there."""
-        self._bars = deque((hours, counts) for hours, counts in state)
+        self._bars = deque((hours, dict(zip(_COUNTED, counts, strict=True))) for hours, counts in state)
         self.counts = Counter()
         for _, counts in self._bars:
             self.counts.update(counts)
@@ -136,28 +137,31 @@ class Calibration:
 
     def __init__(self, horizon_bars: int) -> None:
         self._horizon = horizon_bars
-        self._bars: deque[tuple[float, float]] = deque()
+        self._days: deque[list[float]] = deque(maxlen=CALIBRATION_DAYS)
+        """Of each session day: its date, number of bars, sum of their gaps and of the squares."""
 
-    def add(self, hours: float, rows: Iterable[Row]) -> None:
+    def add(self, day: int, rows: Iterable[Row]) -> None:
         """Take a bar's judged rows."""
         gaps = [
             row.said.probability_up - (row.outcome == UP)
             for row in rows
             if row.outcome in (UP, DOWN) and row.said.probability_up is not None
         ]
-        if gaps:
-            self._bars.append((hours, math.fsum(gaps) / len(gaps)))
-        while self._bars and self._bars[0][0] <= hours - CALIBRATION_HOURS:
-            self._bars.popleft()
+        if not gaps:
+            return
+        if not self._days or self._days[-1][0] != day:
+            self._days.append([day, 0, 0.0, 0.0])
+        gap, of_day = math.fsum(gaps) / len(gaps), self._days[-1]
+        of_day[1:] = [of_day[1] + 1, of_day[2] + gap, of_day[3] + gap * gap]
 
     def figures(self) -> dict[str, float] | None:
         """The gap and how many standard errors it is; None for too few bars."""
-        worth = len(self._bars) / self._horizon
+        bars, total, squares = (math.fsum(day[place] for day in self._days) for place in (1, 2, 3))
+        worth = bars / self._horizon
         if worth < _FEWEST_OBSERVATIONS:
             return None
-        gaps = [gap for _, gap in self._bars]
-        mean = math.fsum(gaps) / len(gaps)
-        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / len(gaps)
+        mean = total / bars
+        variance = max(squares / bars - mean * mean, 0.0)
         return {"gap": mean, "z": mean / math.sqrt(variance / worth) if variance else 0.0}
 
     def drifts(self) -> bool:
@@ -167,11 +171,11 @@ class Calibration:
 
     def state(self) -> list[Any]:
         """Plain JSON values."""
-        return [list(one) for one in self._bars]
+        return [list(one) for one in self._days]
 
     def restore(self, state: Iterable[Any]) -> None:
         """Go on from there."""
-        self._bars = deque((hours, gap) for hours, gap in state)
+        self._days = deque((list(one) for one in state), maxlen=CALIBRATION_DAYS)
 
 
 class ThresholdRules:
