@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,15 +47,18 @@ class Rig:
         self.closed: list[ClosedBar] = []
 
     def feed(self, records: Iterable[dict[str, Any]]) -> Rig:
-        """Take records; stop asking when nothing more is closed."""
+        """Take records; what is asked for on the way is done at their end."""
+        at = ""
         for record in records:
             self.book.add(record)
+            at = record["decision_time"]
         for bar in self.book.closed():
             self.closed.append(bar)
             self.steps += self.machine.add(bar)
             if self.machine.request is not None:
                 self.requests.append(self.machine.request)
-                self.steps += self.machine.acted(self.answer(self.machine.request), bar)
+                done = replace(self.answer(self.machine.request), at=at)
+                self.steps += self.machine.acted(done, bar)
         return self
 
     @property

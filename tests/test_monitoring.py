@@ -205,7 +205,7 @@ class Acts:
     def __call__(self, request: Request) -> Done:
         """Restored."""
         self.requests.append(request)
-        return Done(ROLLED_BACK, request.restores)
+        return Done(ROLLED_BACK, request.restores, at="2003-01-10T21:00:00Z")
 
 
 def test_what_was_asked_for_before_a_crash_is_asked_again(tmp_path: Path, market: Market) -> None:
@@ -421,7 +421,7 @@ def test_behaviour_may_halt_where_it_is_allowed_to(tmp_path: Path, usual: Market
 
     def halts(request: Request) -> Done:
         asked.append(request)
-        return Done(STUDENT_HALTED, reason=request.reason)
+        return Done(STUDENT_HALTED, reason=request.reason, at="2004-01-01T00:00:00Z")
 
     one = MonitoringService(
         settings(student_behaviour_halt_enabled=True),

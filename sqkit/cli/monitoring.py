@@ -136,6 +136,8 @@ def rebuild(*, slot: str = "", json: Json = False) -> int:
         told = make_anew(watched)
         done[watched.slot] = told
         differs |= bool(told["differs"])
+        if told["aside"]:
+            lines.append(f"slot {watched.slot}: the state could not be used; it lies in {told['aside']} now")
         what = (
             f"other than before: {', '.join(told['differs'])}" if told["differs"] else "the same to the bit"
         )

@@ -8,12 +8,15 @@ Ville's inequality each passes 1/alpha by chance with a probability of alpha at 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqkit.production.detectors import MixtureEvidence, confirmation_verdict
 from sqkit.production.live_outcomes import PREVIOUS, ClosedBar, Row, Voice
 from sqkit.production.model_watch import missed
 from sqkit.records import FLAT, UNKNOWN
+
+FEWEST_CALLED_BARS: Final = 20
+"""A release that made calls on fewer bars after the alert says nothing: nobody goes back to it."""
 
 
 class Confirmation:
@@ -82,12 +85,16 @@ class Confirmation:
         """Whether fresh outcomes say, now, that the live model is worse than it was validated."""
         return self.live.value >= 1.0 / self._alpha
 
+    @property
+    def speaks(self) -> bool:
+        """Whether the earlier release made calls enough on these bars to be gone back to."""
+        return bool(self.previous) and self.archived.updates >= FEWEST_CALLED_BARS
+
     def verdict(self) -> str | None:
         """``cleared``, ``roll_back``, ``halt``, or None while nothing is proven."""
-        verdict = confirmation_verdict(self.live.value, self.pair.value, self.archived.value, self._alpha)
-        if verdict is None and self.confirmed and not self.previous:
+        if self.confirmed and not self.speaks:
             return "halt"
-        return verdict
+        return confirmation_verdict(self.live.value, self.pair.value, self.archived.value, self._alpha)
 
     def figures(self) -> dict[str, Any]:
         """For an alert, a page and the audit log."""

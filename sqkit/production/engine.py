@@ -439,8 +439,13 @@ class Engine:
         self._keep(day, self._records.refused(bar, word, now))
 
     def _keep(self, day: int, record: dict[str, Any]) -> None:
-        if self._sink.write(day, record) and self._unheard is not None:
+        if not self._sink.write(day, record) or self._unheard is None:
+            return
+        try:
             self._unheard(record)
+        except Exception as problem:  # noqa: BLE001 - whoever watches stops no tick
+            kind = type(problem).__name__
+            self.log.once(f"monitoring {kind}", "monitoring cannot take a record (%s: %s)", kind, problem)
 
     def _trade(self, event: str, symbol: str, trade: dict[str, Any]) -> None:
         if self._on_trade is not None:

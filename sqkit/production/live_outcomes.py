@@ -35,6 +35,9 @@ from sqkit.records import (
     session_day_of,
 )
 
+_LATEST_AHEAD_NS: Final = 86_400_000_000_000
+"""No engine decides on a bar that begins so much later: daily bars are stamped by their date."""
+
 GRACE_BARS: Final = {False: 30, True: 3}
 """So many bars beyond its horizon a symbol's outcome is waited for; by whether bars are daily."""
 
@@ -123,6 +126,11 @@ class Row:
             self.latency_us,
         ]
 
+    @property
+    def precedence(self) -> tuple[Any, ...]:
+        """The lowest of several hosts' records counts, in whatever order they are read."""
+        return (self.decided_ns, self.said.model, self.said.call, self.close, self.latency_us or 0.0)
+
     @classmethod
     def from_list(cls, stored: list[Any]) -> Row:
         """The row that `to_list` gave."""
@@ -199,6 +207,7 @@ class OutcomeBook:
         symbol, start = record["symbol"], instant_ns(record["bar_time"])
         day = session_day_of(record["session_date"])
         place = self._clock.place(start, day)
+        _require_types(record)
         row = Row(
             start,
             day,
@@ -211,8 +220,10 @@ class OutcomeBook:
             tuple((one.get("role", "challenger"), _voice(one)) for one in record.get("challengers", ())),
             record.get("latency_us"),
         )
+        if start > row.decided_ns + _LATEST_AHEAD_NS:
+            raise ValueError(f"{symbol}: a bar of {record['bar_time']} that was decided on long before it")
         known = self.symbols.setdefault(symbol, [])
-        if self._is_there(known, row) or self._is_late(row):
+        if self._is_there(symbol, known, row) or self._is_late(row):
             return None
         _insert(known, row)
         self.changed[symbol, row.number] = row
@@ -237,13 +248,22 @@ class OutcomeBook:
                 self.open.setdefault(row.number, {})[record["symbol"]] = row
                 self.changed[record["symbol"], row.number] = row
 
-    def _is_there(self, known: list[Row], row: Row) -> bool:
-        """Whether the symbol's bar was there already: the first record of it counts."""
+    def _is_there(self, symbol: str, known: list[Row], row: Row) -> bool:
+        """Whether the symbol's bar was there already: of several decisions the earliest counts."""
         at = _position(known, row.number)
         if at == len(known) or known[at].number != row.number:
             return False
+        there = known[at]
+        if there.said == _NOBODY and row.number > self.closed_up_to:
+            del known[at]  # a bar that another engine was only warmed with
+            return False
         self.counts["duplicate"] += 1
-        self.counts["conflicting"] += (known[at].said, known[at].close) != (row.said, row.close)
+        self.counts["conflicting"] += (there.said, there.close) != (row.said, row.close)
+        if (
+            row.number > self.closed_up_to and row.precedence < there.precedence
+        ):  # whoever decided first counts
+            known[at] = self.open[row.number][symbol] = row
+            self.changed[symbol, row.number] = row
         return True
 
     def _is_late(self, row: Row) -> bool:
@@ -256,9 +276,7 @@ class OutcomeBook:
         for number in sorted(self.open):
             if self.newest < number + max(self._later, 1):
                 return
-            rows = self.open[number]
-            self._resolve({symbol: row for symbol, row in rows.items() if row.outcome is None})
-            if any(row.outcome is None for row in rows.values()):
+            if not self._resolve(self.open[number]):
                 return
             yield self._close(number)
 
@@ -301,23 +319,29 @@ class OutcomeBook:
                 self.changed[symbol, row.number] = None
             del history[:surplus]
 
-    def _resolve(self, rows: Mapping[str, Row]) -> None:
-        """Give the rows of one bar their outcome, where that is decided by now."""
+    def _resolve(self, rows: Mapping[str, Row]) -> bool:
+        """Give every row of a bar its outcome, all or none: a bar that waits is judged by what is known when it closes."""
         known: dict[Contract, dict[str, Row]] = {}
+        unknown: dict[str, str] = {}
         for symbol, row in rows.items():
             contract = self._contract(row.said.model) if row.said.judged else None
             if contract is None:  # nobody is judged by it: its bar stays as part of the symbol's history
-                _settle(row, UNKNOWN, "")
+                unknown[symbol] = ""
                 continue
             verdict = self._standing(self.symbols[symbol], row, contract.horizon_bars)
+            if verdict == "wait":
+                return False
             if verdict == "known":
                 known.setdefault(contract, {})[symbol] = row
-            elif verdict != "wait":
-                _settle(row, UNKNOWN, verdict)
+            else:
+                unknown[symbol] = verdict
+        for symbol, why in unknown.items():
+            _settle(rows[symbol], UNKNOWN, why)
         for contract, one_bar in known.items():
             outcomes = self._outcomes(one_bar, contract)
             for row, outcome in zip(one_bar.values(), outcomes, strict=True):
                 _settle(row, outcome, "no_history" if outcome == UNKNOWN else "")
+        return True
 
     def _outcomes(self, rows: Mapping[str, Row], contract: Contract) -> list[int]:
         """Outcomes of one bar of many symbols, by one call of the gate's definition.
@@ -382,6 +406,18 @@ class OutcomeBook:
 
 
 _NOBODY: Final = Voice("", FLAT, None, "warm_up")
+
+
+def _require_types(record: Mapping[str, Any]) -> None:
+    """Refuse a record whose parts are of another kind than an engine writes."""
+    said = [record, *record.get("challengers", ())]
+    texts = [record["symbol"], record["student_model_version"]]
+    texts += [one[name] for one in said for name in ("student_model_digest", "reason")]
+    numbers = [record.get("latency_us"), *(one["student_probability_up"] for one in said)]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text of the record is none")
+    if not all(one is None or (isinstance(one, int | float) and math.isfinite(one)) for one in numbers):
+        raise TypeError("a number of the record is none")
 
 
 def _settle(row: Row, outcome: int, why_unknown: str) -> None:

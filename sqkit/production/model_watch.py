@@ -185,7 +185,9 @@ class ModelWatch:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there; afresh where its baseline could not be read then and can be now, or the other way round."""
+        if (state["rules"] is None) != (self.rules is None):
+            return
         self.bars = state["bars"]
         self.calibration.restore(state["calibration"])
         for name, one in self.detectors.items():

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from sqkit.audit_log import MONITOR, ROLLBACK
+from sqkit.audit_log import HALT, MONITOR, PROMOTE, RESUME, ROLLBACK
 from sqkit.chain import Entry
 from sqkit.errors import SqkitError
 from sqkit.people import AUTOMATIC, Actor
+from sqkit.production.audit import instant
 from sqkit.production.changes import Production
 from sqkit.production.interventions import halt
 from sqkit.production.monitor_log import COMPONENT, logger
@@ -27,7 +28,6 @@ from sqkit.production.monitor_machine import (
     ROLLED_BACK,
     ROLLING_BACK,
     STUDENT_HALTED,
-    VERIFYING,
     Done,
     Request,
     Step,
@@ -68,18 +68,49 @@ class PromoterActions:
     def __call__(self, request: Request) -> Done:
         """Roll back or halt; a refusal says why, and nothing has changed then."""
         try:
+            entries = self._production.log.entries()
+            done = RecordedActions(entries, self._slot.name).found(request) or self._done_before(
+                entries, request
+            )
+            if done is not None:
+                return done
+            refusal = self._overtaken(entries, request)
+            if refusal:
+                return Done(REFUSED, reason=refusal)
             return self._roll_back(request) if request.kind == ROLL_BACK else self._halt(request)
         except (SqkitError, OSError) as problem:
             return Done(REFUSED, reason=" ".join(str(problem).split()))
 
+    def _done_before(self, entries: Iterable[Entry], request: Request) -> Done | None:
+        """What came of the request before a crash, from the line of the deed itself."""
+        for entry in entries:
+            if entry["slot"] != self._slot.name:
+                continue
+            if entry["kind"] == ROLLBACK and _asked_by(entry) == request.id:
+                return Done(
+                    ROLLED_BACK, str(entry["model"] or "")[:_DIGITS], str(entry["reason"]), entry["at"]
+                )
+            if entry["kind"] == HALT and entry["reason"].endswith(_mark(request)):
+                return Done(STUDENT_HALTED, reason=request.reason, at=entry["at"])
+        return None
+
+    def _overtaken(self, entries: Iterable[Entry], request: Request) -> str:
+        """Why the request is out of date: another model is live, or a person acted since the alert."""
+        live = self._production.state(self._slot).live
+        if live is None or not live.model.startswith(request.model):
+            return f"{request.model} is not live any more"
+        for entry in entries:
+            by_person = entry["kind"] in (PROMOTE, RESUME) or (
+                entry["kind"] == ROLLBACK and not entry["automatic"]
+            )
+            if entry["slot"] == self._slot.name and by_person and entry["at"] > request.raised_at:
+                return f"{entry['actor']['name']} acted after the alert ({entry['kind']} at {entry['at']})"
+        return ""
+
     def _roll_back(self, request: Request) -> Done:
         slot = self._slot
-        for entry in self._production.log.entries():
-            if entry["kind"] == ROLLBACK and entry["slot"] == slot.name and _asked_by(entry) == request.id:
-                return Done(ROLLED_BACK, str(entry["model"] or "")[:_DIGITS], str(entry["reason"]))
         live = self._production.state(slot).live
-        if live is None or not live.model.startswith(request.model):
-            return Done(REFUSED, reason=f"{request.model} is not live any more")
+        assert live is not None
         alert = DegradationAlert(
             slot.name,
             live.model,
@@ -99,11 +130,15 @@ class PromoterActions:
         )
         done = promoter.execute_auto_rollback(slot.name)
         model = done.target.release.model if done.target.release else ""
-        return Done(ROLLED_BACK, model[:_DIGITS], done.target.described)
+        return Done(ROLLED_BACK, model[:_DIGITS], done.target.described, self._at(done.entry))
 
     def _halt(self, request: Request) -> Done:
-        halt(self._production, request.slot, f"monitoring: {request.reason}")
-        return Done(STUDENT_HALTED, reason=request.reason)
+        entry = halt(self._production, request.slot, f"monitoring: {request.reason} {_mark(request)}")
+        return Done(STUDENT_HALTED, reason=request.reason, at=self._at(entry))
+
+    def _at(self, entry: Entry | None) -> str:
+        """When something was done: as its line says, else now."""
+        return str(entry["at"]) if entry is not None else instant(self._production.now())
 
     def keep_steps(self, steps: Iterable[Step]) -> None:
         """Append changes of state to the audit log, each once; all but the coming and going of enough samples.
@@ -141,23 +176,31 @@ class RecordedActions:
 
     def __init__(self, entries: Iterable[Entry], slot: str) -> None:
         self._lines = {
-            (entry["step"], entry["before"]): entry
+            entry["evidence"].get("request"): entry
             for entry in _monitor_lines(entries, slot)
             if entry["before"] == ROLLING_BACK
         }
 
     def __call__(self, request: Request) -> Done:
         """As it was done then; refused where the log does not tell."""
-        number = int(request.id.rpartition("/")[2]) + 1
-        line = self._lines.get((number, ROLLING_BACK))
+        return self.found(request) or Done(REFUSED, reason="the audit log does not say what came of it")
+
+    def found(self, request: Request) -> Done | None:
+        """What the log says came of it; None where it says nothing."""
+        line = self._lines.get(request.id)
         if line is None:
-            return Done(REFUSED, reason="the audit log does not say what came of it")
-        said = str(line["evidence"].get("said", ""))
-        if line["after"] == VERIFYING and not line["reason"].startswith("refused"):
-            return Done(ROLLED_BACK, line["model"], said)
+            return None
+        said, at = (str(line["evidence"].get(name, "")) for name in ("said", "done_at"))
+        if line["reason"].startswith("refused"):
+            return Done(REFUSED, reason=said)
         if line["after"] == HALTED:
-            return Done(STUDENT_HALTED, reason=said)
-        return Done(REFUSED, reason=said)
+            return Done(STUDENT_HALTED, reason=said, at=at)
+        return Done(ROLLED_BACK, line["model"], said, at)
+
+
+def _mark(request: Request) -> str:
+    """Names the request in the reason of its halt."""
+    return f"[{request.id}]"
 
 
 def _monitor_lines(entries: Iterable[Entry], slot: str) -> list[Entry]:

@@ -13,7 +13,7 @@ Everything here follows from closed bars and from what came of a `Request`; no c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -21,10 +21,10 @@ from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
 from sqkit.production.bar_clock import HOURS_PER_DAY, BarClock
 from sqkit.production.confirmation import Confirmation, in_words
 from sqkit.production.detectors import Sprt
-from sqkit.production.live_outcomes import PREVIOUS, ClosedBar
+from sqkit.production.live_outcomes import PREVIOUS, ClosedBar, Row
 from sqkit.production.model_watch import HIT_RATIO, ModelWatch, missed, stream_of
 from sqkit.production.monitor_rules import TITLES
-from sqkit.records import iso_instant
+from sqkit.records import instant_ns, iso_instant
 from sqkit.sequential_bets import miss_rate_bound
 
 OK: Final = "OK"
@@ -46,6 +46,13 @@ REFUSED: Final = "refused"
 SEQUENTIAL: Final = "sequential_"
 """Before the metric's name: the alert of a detector."""
 
+SWITCH_BARS: Final = {False: 3, True: 1}
+"""So many bars in a row another model must have the majority before it is taken for the served one; by daily bars."""
+
+FOLLOW_NS: Final = 300_000_000_000
+"""So long engines may take to follow a rollback or halt."""
+
+QUIET_SESSIONS: Final = 10
 _NS_PER_HOUR: Final = 3_600_000_000_000
 _WATCHING: Final = (OK, INCONCLUSIVE, ALERTING)
 
@@ -113,11 +120,14 @@ class Done:
         First digits of the digest that is live now; empty for none.
     reason
         Why it was refused; what was done.
+    at
+        When it was done, UTC ISO: what was decided before says nothing about it.
     """
 
     kind: str
     model: str = ""
     reason: str = ""
+    at: str = ""
 
 
 class SlotMachine:
@@ -175,6 +185,10 @@ class SlotMachine:
         self.previous = ""
         self.raised_ns = 0
         self._waited = self._hours = 0.0
+        self._other: list[Any] = ["", 0]
+        self._asked_in = INCONCLUSIVE
+        self._quiet_days, self._quiet_day = 0, -1
+        self._done_ns = 0
         self._last_broken: dict[str, int] = {}
         self._verified: Sprt | None = None
         self._demoted: list[str] = []
@@ -197,6 +211,9 @@ class SlotMachine:
         steps: list[Step] = []
         self._follow_served(bar, steps)
         watch = self.watch
+        if watch is not None and watch.baseline is None and self._baseline_of(watch.model) is not None:
+            self._serve(watch.model, watch.version, bar)  # it could not be read before
+            watch = self.watch
         rows = watch.rows_of(bar) if watch is not None else []
         if watch is None or watch.baseline is None or not rows:
             return steps  # missing data neither clears an alert nor advances it
@@ -238,7 +255,8 @@ class SlotMachine:
         request, self.request = self.request, None
         assert request is not None
         steps: list[Step] = []
-        evidence = {"request": request.id, "said": done.reason}
+        evidence = {"done_at": done.at, "request": request.id, "said": done.reason}
+        self._done_ns = instant_ns(done.at) if done.at else bar.known_at_ns
         if done.kind == ROLLED_BACK:
             self._demoted.append(request.model)
             self._serve(done.model, "", bar)
@@ -250,8 +268,7 @@ class SlotMachine:
             self._step(bar, HALTED, request.reason, evidence, steps)
         else:
             self.refused, self._refusal_day = done.reason, bar.day
-            back = VERIFYING if self._verified is not None else CONFIRMING
-            self._step(bar, back, f"refused: {done.reason}", evidence, steps)
+            self._step(bar, self._asked_in, f"refused: {done.reason}", evidence, steps)
         return steps
 
     def _follow_served(self, bar: ClosedBar, steps: list[Step]) -> None:
@@ -274,24 +291,39 @@ class SlotMachine:
             return
         usual = models[len(models) // 2]  # more than half of the rows, where one has so many
         known = self.watch.model if self.watch else ""
-        waits = (
-            usual in self._demoted and self.watch is not None and not self.watch.bars
-        )  # engines reload yet
-        if usual != known and not waits and models.count(usual) * 2 > len(models):
+        waits = usual in self._demoted and not self._followed(judged)
+        if not waits and self._takes_over(usual, known, models):
             version = next(row.version for row in judged if row.said.model == usual)
             self._demoted = []
             self._serve(usual, version, bar)
             reason = "a model is served" if not known else f"{usual} is served in place of {known}"
             self._step(bar, INCONCLUSIVE, reason, {}, steps)
-        elif self.state == HALTED and self._silent_seen and usual == known:
+        elif self.state == HALTED and usual == known and (self._silent_seen or self._followed(judged)):
             self._serve(known, self.watch.version if self.watch else "", bar)
             self._step(bar, INCONCLUSIVE, "the slot was resumed", {}, steps)
+
+    def _takes_over(self, usual: str, known: str, models: list[str]) -> bool:
+        """Whether another model is served now: it has the majority for some bars, not for one of two hosts' turns."""
+        if usual == known or models.count(usual) * 2 <= len(models):
+            self._other = ["", 0]
+            return False
+        bars = self._other[1] + 1 if self._other[0] == usual else 1
+        self._other = [usual, bars]
+        if known and bars < SWITCH_BARS[self._clock.daily]:
+            return False
+        self._other = ["", 0]
+        return True
+
+    def _followed(self, rows: Sequence[Row]) -> bool:
+        """Whether a bar was decided on after the last rollback or halt, and engines had time to follow it."""
+        return max(row.decided_ns for row in rows) > self._done_ns + FOLLOW_NS
 
     def _serve(self, model: str, version: str, bar: ClosedBar) -> None:
         """Begin to count for a model: nothing of the one before it, or of its own earlier service, counts."""
         self.watch = ModelWatch(model, version, self._baseline_of(model), self.rules, daily=self._clock.daily)
         self.broken, self.confirmation, self._verified = {}, None, None
         self._silent_seen = False
+        self._quiet_days, self._quiet_day = 0, -1
         self.refused = ""
 
     def _verification(self) -> Sprt | None:
@@ -397,6 +429,11 @@ class SlotMachine:
         if sprt is None:
             self._step(bar, INCONCLUSIVE, "the restored release has no validated hit ratio", {}, steps)
             return
+        self._count_quiet(bar.day, quiet=miss is None)
+        if self._quiet_days >= QUIET_SESSIONS:
+            self._verified = None
+            self._step(bar, INCONCLUSIVE, "the restored release makes no calls", {}, steps)
+            return
         if miss is None:
             return
         said = sprt.update(miss, stream=stream_of(bar, watch.baseline.horizon_bars, daily=self._clock.daily))
@@ -411,20 +448,29 @@ class SlotMachine:
         elif (said == "bad" or sprt.level >= sprt.bound) and bar.day != self._refusal_day:
             self._ask(HALT, bar, figures, "the restored release fails as well", steps)
 
+    def _count_quiet(self, day: int, *, quiet: bool) -> None:
+        """Session days in a row on which the restored release made no call."""
+        if not quiet:
+            self._quiet_days, self._quiet_day = 0, day
+        elif day != self._quiet_day:
+            self._quiet_days, self._quiet_day = self._quiet_days + 1, day
+
     def _ask(
         self, kind: str, bar: ClosedBar, evidence: Mapping[str, Any], reason: str, steps: list[Step]
     ) -> None:
         watch = self.watch
         assert watch is not None
         restores = self.confirmation.previous if self.confirmation and kind == ROLL_BACK else ""
+        self._asked_in = self.state
+        raised = iso_instant(self.raised_ns if self.state == CONFIRMING else bar.known_at_ns)
         self._step(bar, ROLLING_BACK, reason, evidence, steps)
         self.request = Request(
-            f"{self.slot}/{self.steps}",
+            f"{self.slot}/{self.steps}/{watch.model}/{raised}",
             kind,
             self.slot,
             watch.model,
             restores,
-            iso_instant(self.raised_ns or bar.known_at_ns),
+            raised,
             reason,
             evidence,
         )
@@ -475,6 +521,7 @@ class SlotMachine:
             "state": self.state,
             "steps": self.steps,
             "verified": self._verified.state() if self._verified else None,
+            "turns": [self._other, self._asked_in, self._done_ns, self._quiet_days, self._quiet_day],
             "waited": [self._waited, self._hours],
             "watch": self.watch.state() if self.watch else None,
         }
@@ -504,6 +551,7 @@ class SlotMachine:
         self.state, self.since_ns, self.reason = state["state"], state["since_ns"], state["reason"]
         self.steps, self.previous = state["steps"], state["previous"]
         self._waited, self._hours = state["waited"]
+        self._other, self._asked_in, self._done_ns, self._quiet_days, self._quiet_day = state["turns"]
 
 
 def _why(confirmation: Confirmation, *, once: bool) -> str:
@@ -516,6 +564,8 @@ def _why(confirmation: Confirmation, *, once: bool) -> str:
         return f"{said}; a machine rolls back once"
     if not confirmation.previous:
         return f"{said}; there is no earlier release to go back to"
+    if not confirmation.speaks:
+        return f"{said}; the release before it makes no calls on these bars"
     if confirmation.verdict() == "halt":
         return f"{said}; so is the release before it, on the same bars"
     return f"{said}; {confirmation.previous} does better on the same bars"

@@ -7,6 +7,7 @@ happened, restores included, and changes nothing.
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqkit.audit_log import read_audit
-from sqkit.errors import ConflictError, SqkitError
+from sqkit.errors import ArtifactChanged, ConflictError, SqkitError
 from sqkit.files import lock_file
 from sqkit.monitoring_baseline import MonitoringRules
 from sqkit.production.bar_clock import BarClock
@@ -79,14 +80,24 @@ class Watched:
         """Where engines write."""
         return self.root / self.settings.data_dir / TELEMETRY_FOLDER
 
-    def monitor(self, store: MonitorStore, act: Act | None) -> SlotMonitor:
-        """A monitor of the slot that keeps what it finds in a store."""
+    def monitor(self, store: MonitorStore, act: Act | None, *, rehearses: bool = False) -> SlotMonitor:
+        """A monitor of the slot that keeps what it finds in a store; one that rehearses may do what the settings forbid."""
         production = self.production
         place = slot_named(self.settings, self.strategy, self.root)
         baselines = self.baseline_of or ReleaseBaselines(production.models_dir, place, production.log)
         clock = BarClock(load_sessions(self.market, self.settings.sessions_file), self.interval)
         rules = MonitoringRules.from_settings(self.settings)
-        return SlotMonitor(self.slot, self.strategy, clock, rules, baselines, store, act=act)
+        return SlotMonitor(
+            self.slot,
+            self.strategy,
+            clock,
+            rules,
+            baselines,
+            store,
+            act=act,
+            rolls_back=self.settings.student_auto_rollback_enabled or rehearses,
+            behaviour_halts=self.settings.student_behaviour_halt_enabled,
+        )
 
 
 def rebuild(watched: Watched) -> dict[str, Any]:
@@ -117,7 +128,10 @@ def rebuild(watched: Watched) -> dict[str, Any]:
 
 def _rebuilt(watched: Watched, place: Path) -> dict[str, Any]:
     entries = read_audit(models_folder(watched.settings, watched.root))
-    acts = watched.settings.student_auto_rollback_enabled
+    settings = watched.settings
+    acts = settings.student_auto_rollback_enabled or settings.student_behaviour_halt_enabled
+    state = watched.folder / STATE_FILE
+    aside = _set_aside(state)
     fresh = MonitorStore(place)
     monitor = watched.monitor(fresh, RecordedActions(entries, watched.slot) if acts else None)
     records = sum(_fed(watched, monitor))
@@ -130,7 +144,22 @@ def _rebuilt(watched: Watched, place: Path) -> dict[str, Any]:
     finally:
         store.close()
     differs = [table for table, rows in now.items() if rows != before[table]]
-    return {"differs": differs, "records": records, "status": monitor.status()}
+    return {"aside": aside, "differs": differs, "records": records, "status": monitor.status()}
+
+
+def _set_aside(state: Path) -> str | None:
+    """Move a state file away that cannot be used; its new name. Other slots' knowledge, and what was acknowledged, go with it."""
+    try:
+        store = MonitorStore(state)
+        store.slots()
+        store.close()
+        return None
+    except (ArtifactChanged, sqlite3.DatabaseError):
+        number = 1
+        while (aside := state.with_name(f"{state.name}.unusable-{number}")).exists():
+            number += 1
+        state.rename(aside)
+        return str(aside)
 
 
 def _fed(watched: Watched, monitor: SlotMonitor) -> Iterator[int]:
@@ -222,7 +251,7 @@ def dry_run(watched: Watched, on_portion: Callable[[int], None] = lambda records
     """
     store = MonitorStore(IN_MEMORY)
     rehearsal = Rehearsal(watched)
-    monitor = watched.monitor(store, rehearsal)
+    monitor = watched.monitor(store, rehearsal, rehearses=True)
     tail = TelemetryTail(watched.telemetry, watched.slot, watched.strategy)
     records = 0
     for day in tail.days():

@@ -110,7 +110,7 @@ class AccuracyFloor:
             return
         accuracy = self._right / self._rows
         if accuracy < self._floor - _TOLERANCE:
-            self.below = [*self.below[1 - self._days :], (self._day, accuracy)]
+            self.below = [*self.below, (self._day, accuracy)][-self._days :]
             return
         self.below = []
 

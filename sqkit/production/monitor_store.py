@@ -7,15 +7,17 @@ is unpickled. Tables are keyed by slot, so several slots share the file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from sqkit.errors import ArtifactChanged, OutputError
+from sqkit.files import make_folder
 from sqkit.production.live_outcomes import Row
 from sqkit.production.monitor_machine import Step
 
@@ -45,6 +47,31 @@ create table if not exists acknowledged (slot text, fingerprint text, said text,
 """
 _FOLLOWS: Final = ("slots", "rows", "sources", "outcomes", "bars", "steps", "outbox")
 """Tables that follow from telemetry. What a person acknowledged does not, nor what settings imply."""
+
+
+@contextlib.contextmanager
+def store_errors(path: Path | str) -> Iterator[None]:
+    """Refusals of SQLite as sqkit's own.
+
+    Raises
+    ------
+    OutputError
+        The disk is full, the folder cannot be written, or another process writes for too long.
+    ArtifactChanged
+        It is no state of monitoring's, or damaged.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as problem:
+        raise OutputError(
+            f"{path}: cannot be read or written ({problem}); make room, correct the folder or wait, and run again",
+            path=str(path),
+        ) from None
+    except sqlite3.DatabaseError as problem:
+        raise ArtifactChanged(
+            f"{path}: is no state of monitoring's, or damaged ({problem}); run sqkit monitor rebuild",
+            path=str(path),
+        ) from None
 
 
 class StoredSlot(NamedTuple):
@@ -85,9 +112,9 @@ class MonitorStore:
 
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = path
-        try:
+        with store_errors(path):
             if isinstance(path, Path) and not read_only:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             where = f"{Path(path).absolute().as_uri()}?mode=ro" if read_only else str(path)
             self._base = sqlite3.connect(
                 where, timeout=_WAIT_SECONDS, uri=read_only, isolation_level=None, check_same_thread=False
@@ -103,12 +130,6 @@ class MonitorStore:
             if not read_only:
                 self._base.executescript(_TABLES)
                 self._base.execute(f"pragma user_version = {SCHEMA}")
-        except sqlite3.DatabaseError as problem:
-            refusal = OutputError if isinstance(problem, sqlite3.OperationalError) else ArtifactChanged
-            raise refusal(
-                f"{path}: cannot be opened ({problem}); correct the folder, or run sqkit monitor rebuild",
-                path=str(path),
-            ) from None
 
     def close(self) -> None:
         """Give the file back."""

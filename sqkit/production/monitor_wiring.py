@@ -74,7 +74,11 @@ def own_monitor(
 
     What goes wrong is logged: trading goes on unwatched.
     """
-    if not settings.student_monitoring_enabled or scorer.refusal in ("strategy_mismatch", "disabled"):
+    if not settings.student_monitoring_enabled or scorer.refusal in (
+        "strategy_mismatch",
+        "disabled",
+        "no_student",
+    ):
         return None
     try:
         service = monitoring_service(

@@ -28,12 +28,18 @@ from sqkit.production.bar_clock import BarClock
 from sqkit.production.feed_watch import FeedWatch
 from sqkit.production.monitor_log import COMPONENT, logger
 from sqkit.production.monitor_machine import Done, Request, Step
-from sqkit.production.monitor_store import IN_MEMORY, MONITORING_FOLDER, STATE_FILE, MonitorStore
+from sqkit.production.monitor_store import (
+    IN_MEMORY,
+    MONITORING_FOLDER,
+    STATE_FILE,
+    MonitorStore,
+    store_errors,
+)
 from sqkit.production.outcomes import DegradationAlert
 from sqkit.production.release_baselines import ReleaseBaselines
 from sqkit.production.slot_monitor import BaselineOf, SlotMonitor
 from sqkit.production.slots import models_folder, slot_named
-from sqkit.production.telemetry import TELEMETRY_FOLDER
+from sqkit.production.telemetry import TELEMETRY_FOLDER, encoded
 from sqkit.production.telemetry_tail import Line, TelemetryTail
 from sqkit.sessions import load_sessions
 from sqkit.settings import Settings
@@ -122,8 +128,10 @@ class MonitoringService:
         self._feed = FeedWatch(self.slot.name, strategy, settings.feed_stale_seconds, now_ns)
         self._latest: dict[str, Any] = {}
         self._implied: dict[str, Any] | None = None
+        self._implied_of = ""
         self._exporter: Exporter | None = None
         self.failures = 0
+        self._failed = False
         self._said: set[str] = set()
 
     # --- what an engine calls, inside a tick: nothing here waits
@@ -138,7 +146,7 @@ class MonitoringService:
 
         It is judged like the others, but no rebuild will find it.
         """
-        self.hear("", 0, 0, orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
+        self.hear("", 0, 0, encoded(record))
 
     # --- what anybody may ask
 
@@ -175,7 +183,15 @@ class MonitoringService:
         known = monitor.status()
         feed = [alert.to_dict() for alert in self._feed.firing()]
         about = {"alerts": [*known["alerts"], *feed], "holder": True, **self._feed.figures()}
-        return known | about | {"channel_problems": self._channels.problems(), "implies": self._implied}
+        return (
+            known
+            | about
+            | {
+                "broken_lines": self._tail.broken if self._tail else 0,
+                "channel_problems": self._channels.problems(),
+                "implies": self._implied,
+            }
+        )
 
     def _implies(self, monitor: SlotMonitor) -> dict[str, Any] | None:
         """What the settings imply for the model that is watched; worked out once, which takes seconds, and said."""
@@ -184,13 +200,15 @@ class MonitoringService:
         if watch is None or watch.baseline is None:
             return None
         of = sha256_json([watch.baseline.to_dict(), monitor.rules.to_dict()])
+        if of == self._implied_of:
+            return self._implied
         found = self._store.implied(slot, of)
         if found is None:
             found = implied(watch.baseline, monitor.rules)
             self._store.keep_implied(slot, of, found)
             for line in found["warnings"]:
                 logger.warning("slot %s: %s", slot, line, extra=COMPONENT)
-        self._implied = found
+        self._implied, self._implied_of = found, of
         return found
 
     def steps(self) -> list[dict[str, Any]]:
@@ -236,7 +254,8 @@ class MonitoringService:
         if self._thread is not None:
             self._thread.join()
         with self._working:
-            self._guarded_poll()
+            if not self._failed:
+                self._guarded_poll()
             self._let_go()
         self._channels.close()
         if self._exporter is not None:
@@ -250,31 +269,34 @@ class MonitoringService:
         SqkitError
             The state cannot be read or written.
         """
-        with self._working:
+        with self._working, store_errors(self._state):
+            self._failed = True  # until the round is over
             if not self._holds():
                 for _, _, _, line in self._drained():  # the holder reads these lines from their file
                     self._count(line)
                 self._latest = stored_status(self._state, self.slot.name)
+                self._failed = False
                 return
             self._take_new()
             self._send()
             assert self.monitor is not None
             self._latest = self._status_now(self.monitor)
+            self._failed = False
 
     def _run(self) -> None:
         while not self._stop:
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
             self._guarded_poll()
-            with self._working:
-                if self.monitor is not None and self._implied is None:
-                    self._implies(self.monitor)
 
     def _guarded_poll(self) -> None:
         try:
             self.poll()
+            if self._thread is not None and not self._stop:
+                self.implies()
         except Exception as problem:  # noqa: BLE001 - it stops no trading, and tries again
             self.failures += 1
+            self._failed = True
             said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
             if said not in self._said:
                 self._said.add(said)
@@ -282,8 +304,9 @@ class MonitoringService:
 
     def _holds(self) -> bool:
         """Whether this service is the slot's holder; it becomes that where nobody is."""
-        if self.monitor is not None:
+        if self.monitor is not None and self._lock_lies():
             return True
+        self._let_go()
         if self._state != IN_MEMORY:
             found = lock_file(self._folder / f"{self.slot.name}.lock")
             if found is None:
@@ -312,6 +335,15 @@ class MonitoringService:
             self._on_steps(self._store.steps_of(self.slot.name))
         return True
 
+    def _lock_lies(self) -> bool:
+        """Whether the lock that is held is the one that others would ask for; somebody may have deleted it."""
+        if self._lock < 0:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self._folder / f"{self.slot.name}.lock").stat())
+        except OSError:
+            return False
+
     def _let_go(self) -> None:
         if self._store is not None:
             self._store.close()
@@ -332,7 +364,9 @@ class MonitoringService:
             for day in days[-_LATEST_DAYS:] if self._caught_up else days:
                 for lines in tail.new(day):
                     monitor.take((line.record for line in lines), tail.read)
-            self._caught_up = True
+            if not self._caught_up:
+                self._caught_up = True
+                monitor.take(self._handed_over(), tail.read)
             monitor.go_on(tail.read)
         except BaseException:
             tail.read = dict(monitor.read)
@@ -377,7 +411,7 @@ class MonitoringService:
         for number, _ in queued:
             self._store.sent(slot, number)
         feed = self._feed.look(self._clock, self.monitor.book.newest_decision_ns, self.monitor.machine.watch)
-        if feed is not None:
+        if feed is not None and self._thread is not None:  # one look now and then would say it each time
             self._channels.send(feed)
         self._channels.repeat([*self.monitor.alerts.firing(), *self._feed.firing()])
 

@@ -90,7 +90,8 @@ class SlotBehaviour:
         if self._watch is not None:
             found += self._watch.update(*self._words(said, model, first))
         at_ns = self._clock.available_ns(first.start_ns, first.day)
-        changes = [{**change, "at_ns": at_ns, "model": model} for change in found]
+        about = {"at_ns": at_ns, "bar": first.number, "model": model}
+        changes = [{**change, **about} for change in found]
         for change in changes:
             if change["event"] == "begins":
                 self.alarms[change["name"]] = change

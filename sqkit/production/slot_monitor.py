@@ -17,7 +17,7 @@ from sqkit.monitoring_baseline import MonitoringBaseline, MonitoringRules
 from sqkit.production.alerts import Alert, AlertBook
 from sqkit.production.bar_clock import BarClock
 from sqkit.production.live_outcomes import ClosedBar, Contract, OutcomeBook
-from sqkit.production.monitor_machine import Done, Request, SlotMachine, Step
+from sqkit.production.monitor_machine import REFUSED, Done, Request, SlotMachine, Step
 from sqkit.production.monitor_store import MonitorStore
 from sqkit.production.monitor_words import alert_of, wrong_now
 from sqkit.production.outcomes import DegradationAlert
@@ -128,9 +128,14 @@ class SlotMonitor:
     def go_on(self, read: Mapping[str, int] | None = None) -> None:
         """Close what can be closed, and do what is asked for, until nothing is left."""
         changed = {path: at for path, at in (read or {}).items() if self.read.get(path) != at}
+        if not changed and not self.book.changed and self.machine.request is None:
+            return
         self._transact(lambda: self._close_bars(), changed)
-        while self.machine.request is not None and self._act is not None:
-            done = self._act(self.machine.request)
+        while self.machine.request is not None:
+            request = self.machine.request
+            done = (
+                self._act(request) if self._act else Done(REFUSED, reason="nothing may be done by itself now")
+            )
             self._transact(lambda done=done: self._answered(done), {})  # type: ignore[misc]
 
     def _answered(self, done: Done) -> list[Step]:
@@ -184,9 +189,9 @@ class SlotMonitor:
         return steps
 
     def _last_or(self, change: Mapping[str, Any]) -> ClosedBar:
-        """The bar at which a halt is asked for: the last closed one, at the time of the alarm."""
+        """The bar at which a halt is asked for: that of the alarm, in place of the last closed one."""
         last = self._last or ClosedBar(0, 0, 0, 0, 0, {})
-        self._last = replace(last, known_at_ns=change["at_ns"], rows={})
+        self._last = replace(last, number=change["bar"], known_at_ns=change["at_ns"], rows={})
         return self._last
 
     def _tell(self, at_ns: int) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,7 +159,7 @@ class TelemetryWriter:
             self._turn(session_day)
         file = self._records
         assert file is not None
-        line, begins = _line(record, _OPTIONS), file.size
+        line, begins = encoded(record), file.size
         kept = file.append(line)
         if kept and self.heard is not None:
             self.heard(f"{self._date}/{self._file_name}", begins, file.size, line)
@@ -167,7 +167,7 @@ class TelemetryWriter:
 
     def event(self, record: dict[str, Any]) -> bool:
         """Append a record to the engine's own file."""
-        return self._events.append(_line(record, _OPTIONS | orjson.OPT_SORT_KEYS))
+        return self._events.append(encoded(record, _OPTIONS | orjson.OPT_SORT_KEYS))
 
     def close(self) -> None:
         """Give the files back."""
@@ -183,7 +183,7 @@ class TelemetryWriter:
         self._records = LineFile(self.folder / self._date / self._file_name)
 
 
-def _line(record: dict[str, Any], options: int) -> bytes:
+def encoded(record: Mapping[str, Any], options: int = _OPTIONS) -> bytes:
     """A record as one line; a bar in a host's own kind of numbers goes as floats."""
     try:
         return orjson.dumps(record, option=options)

@@ -5,12 +5,15 @@ How far each file was read is the reader's to keep; a restart goes on from there
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
+
+from sqkit.files import open_plain
 
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CHUNK_BYTES: Final = 8 << 20
@@ -74,13 +77,16 @@ class TelemetryTail:
         """
         while True:
             portion: list[Line] = []
-            limits = []
+            limits, unread = [], False
             for path in sorted((self._folder / day).glob("*.jsonl")):
                 lines, more = self._portion(f"{day}/{path.name}")
                 portion += lines
+                unread |= more
                 if more and lines:
                     limits.append(_order(lines[-1]))
             if not portion:
+                if unread:
+                    continue
                 return
             limit = min(limits, default=None)
             for line in reversed(portion):  # what lies beyond is read again with the next portion
@@ -108,12 +114,16 @@ class TelemetryTail:
         """Whole lines from where the file was read to, and whether it holds more of them."""
         at = self.read.get(path, 0)
         try:
-            with (self._folder / path).open("rb") as stream:
+            with open_plain(self._folder / path, follow=False) as stream:
+                if os.fstat(stream.fileno()).st_size < at:
+                    at = 0  # another file lies there now; what was read before is known by its bars
                 stream.seek(at)
                 data = stream.read(_CHUNK_BYTES)
         except OSError:
             return [], False
         whole = data[: data.rfind(b"\n") + 1]
+        if not whole and len(data) == _CHUNK_BYTES:
+            whole = data  # no record is that long: it is passed over
         self.read[path] = at + len(whole)
         return list(self._parsed(path, at, whole)), len(data) == _CHUNK_BYTES
 
