@@ -351,7 +351,7 @@ def test_a_state_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     made = promoted(tmp_path)
     place = tmp_path / "data/monitoring" / STATE_FILE
     place.parent.mkdir(parents=True)
-    for content, said in ((b"no database at all" * 100, "cannot be opened"), (b"", "no such table")):
+    for content, said in ((b"no database at all" * 100, "or damaged"), (b"", "no such table")):
         place.write_bytes(content)
         assert slots_to_show(made.settings, root=tmp_path) == ["default"]
         known = read_slot(made.settings, "default", days=20, now=NOW, root=tmp_path)

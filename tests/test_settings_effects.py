@@ -47,7 +47,7 @@ from sqkit.research.validation_plan import production_baseline
 from sqkit.settings import PREFIX, Settings
 from sqkit.student import Scores
 from sqkit.trading_rules import TradingRules
-from tests.engines import Bench, Trading, pairs, series, student_bytes
+from tests.engines import Bench, Trading, pairs, series, student, student_bytes
 from tests.graded import graded_records
 from tests.monitored import Market, baseline_of, write_telemetry
 from tests.project import Project
@@ -285,7 +285,8 @@ def _monitored(**settled: Any) -> Callable[[Settings, Any], Any]:
 
 def _watches(settings: Settings, _: Any) -> Any:
     """Whether an engine has a monitor of its own."""
-    scorer = _engine(settings, student_model_enabled=True).engine.scorer
+    root = Path(tempfile.mkdtemp(dir=Path()))
+    scorer = Bench(root, settings=settings, model=student("swing"), keep_state=False).engine.scorer
     given = settings.model_copy(update={"market": "us"})
     monitor = own_monitor(Config("swing", ("AAA",)).filled(given), given, Path(), scorer, time.time_ns)
     if monitor is not None:

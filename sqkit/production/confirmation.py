@@ -92,8 +92,9 @@ class Confirmation:
 
     def verdict(self) -> str | None:
         """``cleared``, ``roll_back``, ``halt``, or None while nothing is proven."""
-        if self.confirmed and not self.speaks:
-            return "halt"
+        if self.confirmed and not self.speaks:  # it gets as many bars again to say something
+            silent = not self.previous or self.live.updates >= 2 * FEWEST_CALLED_BARS
+            return "halt" if silent else None
         return confirmation_verdict(self.live.value, self.pair.value, self.archived.value, self._alpha)
 
     def figures(self) -> dict[str, Any]:
